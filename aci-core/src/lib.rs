@@ -1,0 +1,1 @@
+//! Container groups: the document model, validation, sizing, lifecycle and the contracts between the crates.

@@ -1,0 +1,1 @@
+//! Sandboxes of container groups: namespaces and cgroups, started by a small embedded agent.

@@ -1,0 +1,1 @@
+//! Networks of container groups: addresses, names and rules.

@@ -1,0 +1,1 @@
+//! What a container group sees on disk: images and volumes.
