@@ -1,0 +1,91 @@
+//! Tests of the model by way of serde.
+
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn a_group_is_read_with_keys_in_any_case_and_scalars_of_either_kind() {
+    let group: ContainerGroup = serde_json::from_value(json!({
+        "Name": "g", "location": "westus", "tags": null,
+        "properties": {
+            "osType": "linux",
+            "containers": [{"name": "web", "properties": {
+                "image": "nginx", "ports": [{"port": "80", "protocol": "tcp"}],
+                "resources": {"requests": {"cpu": "1.5", "memoryInGb": 1}},
+                "environmentVariables": [{"name": "A", "value": 1}, {"name": "B", "secureValue": "hunter2"}],
+            }}],
+            "ipAddress": {"type": "public", "ports": [{"port": 80.0}], "dnsNameLabelReusePolicy": "tenantreuse"},
+            "identity": 3,
+        },
+    }))
+    .unwrap();
+    assert_eq!(group.name, "g");
+    let web = &group.container("web").unwrap().properties;
+    assert_eq!(
+        web.ports,
+        [ContainerPort {
+            protocol: Some(Protocol::Tcp),
+            port: 80,
+            ..Default::default()
+        }]
+    );
+    assert_eq!(web.environment_variables[0].value.as_deref(), Some("1"));
+    let requests = web.resources.as_ref().unwrap().requests.as_ref().unwrap();
+    assert_eq!(
+        (requests.cpu, requests.memory_in_gb),
+        (Some(1.5), Some(1.0))
+    );
+    let ip = group.properties.ip_address.as_ref().unwrap();
+    assert_eq!(
+        ip.dns_name_label_reuse_policy,
+        Some(DnsNameLabelReusePolicy::TenantReuse)
+    );
+    assert_eq!(group.properties.unknown.get("identity"), Some(&json!(3)));
+
+    let written = serde_json::to_value(&group).unwrap();
+    let requests = &written["properties"]["containers"][0]["properties"]["resources"]["requests"];
+    assert_eq!(requests.to_string(), r#"{"memoryInGB":1,"cpu":1.5}"#);
+    assert!(!written.to_string().contains("hunter2"));
+    assert!(!format!("{group:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_missing_name_is_named() {
+    let read = serde_json::from_value::<ContainerGroup>(
+        json!({"properties": {"containers": [{"properties": {}}]}}),
+    );
+    let message = read.unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "Required property 'name' not found in JSON. Path 'properties.containers[0]'."
+    );
+}
+
+#[test]
+fn values_that_are_not_known_are_kept() {
+    let policy: RestartPolicy = serde_json::from_value(json!("Sometimes")).unwrap();
+    assert_eq!(policy, RestartPolicy::Other("Sometimes".into()));
+    assert_eq!(
+        IdentityType::from("SystemAssigned,userassigned"),
+        IdentityType::SystemAssignedUserAssigned
+    );
+}
+
+#[test]
+fn every_version_literal_of_the_tables_is_read() {
+    fn check(rows: &[codec::PropertyRow]) {
+        for row in rows {
+            assert!(row.since.stable.is_some(), "{}", row.name);
+            let mut shape = row.shape;
+            while let codec::Shape::List(inner) | codec::Shape::Map(inner) = shape {
+                shape = inner;
+            }
+            if let codec::Shape::Object(rows) = shape {
+                check(rows);
+            }
+        }
+    }
+    check(ContainerGroup::ROWS);
+    check(ContainerGroupProfile::ROWS);
+}
