@@ -1,4 +1,15 @@
-//! Container groups: the document model, validation, sizing, lifecycle and the contracts between the crates.
+//! What a container group is, whether it is valid, how big it is, what should happen next, and the
+//! contracts between the engine and what it stands on.
+//!
+//! This crate decides and describes; it opens no files, sockets or processes.
+#![forbid(unsafe_code)]
 
+pub mod bill;
+pub mod contract;
 pub mod document;
+pub mod error;
+pub mod id;
+pub mod lifecycle;
 pub mod model;
+pub mod size;
+pub mod time;
