@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::network::Attachment;
 use crate::bill::Ledger;
-use crate::document::SecretMode;
+use crate::document::{SecretMode, WriteOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{GroupRef, SandboxId};
 use crate::lifecycle::Lifecycle;
@@ -124,11 +124,7 @@ impl GroupRecord {
 }
 
 fn revealed(document: &ContainerGroup) -> serde_json::Value {
-    let writer = codec::Writer {
-        secrets: SecretMode::Reveal,
-        version: None,
-    };
-    codec::Property::write(document, &writer)
+    document.to_value(WriteOptions::default().secrets(SecretMode::Reveal))
 }
 
 /// Keeps the records.

@@ -59,6 +59,8 @@ pub(crate) trait Property: Sized {
 /// Something found while reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
+    /// For a warning: what kind of warning.
+    pub(crate) code: &'static str,
     pub(crate) path: String,
     pub(crate) place: Option<Place>,
     pub(crate) message: String,
@@ -79,19 +81,46 @@ pub(crate) struct Reader<'a> {
 /// The longest value shown in a message, in characters.
 const SHOWN: usize = 60;
 
+impl<'a> Reader<'a> {
+    /// A reader whose paths start with `prefix`, for a document of that version.
+    pub(crate) fn new(
+        prefix: &str,
+        version: Option<ApiVersion>,
+        places: &'a mut BTreeMap<String, Place>,
+    ) -> Self {
+        Self {
+            path: prefix.to_owned(),
+            places: Some(places),
+            version,
+            ..Self::default()
+        }
+    }
+}
+
 impl Reader<'_> {
     /// Notes a problem at the present path.
     pub(crate) fn problem(&mut self, place: Option<Place>, message: String) {
+        let path = self.path.clone();
         self.problems.push(Finding {
-            path: self.path.clone(),
+            code: "",
+            path,
             place,
             message,
         });
     }
 
-    fn warning(&mut self, place: Option<Place>, message: String) {
+    /// Notes a problem with a property of the present object.
+    pub(crate) fn problem_at(&mut self, name: &str, place: Option<Place>, message: String) {
+        self.within(&Step::Name(name), None, |reader| {
+            reader.problem(place, message)
+        });
+    }
+
+    fn warning(&mut self, code: &'static str, place: Option<Place>, message: String) {
+        let path = self.path.clone();
         self.warnings.push(Finding {
-            path: self.path.clone(),
+            code,
+            path,
             place,
             message,
         });
@@ -154,7 +183,7 @@ impl Reader<'_> {
             if let Some(version) = reader.version
                 && !row.since.includes(version)
             {
-                reader.warning(entry.place, row.unknown_to(version));
+                reader.warning("PropertyNotInApiVersion", entry.place, row.unknown_to(version));
             }
             *slot = Some(T::read(&entry.node, reader));
         });
@@ -200,7 +229,7 @@ impl Reader<'_> {
                 "Property '{}' is not known to Azure Container Instances and has no effect.{hint}",
                 entry.key
             );
-            reader.warning(entry.place, message);
+            reader.warning("UnknownProperty", entry.place, message);
         });
         into.insert(entry.key.clone(), entry.node.to_json());
     }
@@ -332,6 +361,8 @@ pub(crate) struct Writer {
     pub(crate) secrets: SecretMode,
     /// Leave out what this version does not know.
     pub(crate) version: Option<ApiVersion>,
+    /// Write what only replies have.
+    pub(crate) read_only: bool,
 }
 
 impl Writer {
@@ -347,7 +378,10 @@ impl Writer {
         value: &T,
         always: bool,
     ) {
-        if (value.is_blank() && !always) || self.version.is_some_and(|v| !row.since.includes(v)) {
+        if (row.read_only && !self.read_only)
+            || (value.is_blank() && !always)
+            || self.version.is_some_and(|v| !row.since.includes(v))
+        {
             return;
         }
         let written = value.write(self);
@@ -453,8 +487,7 @@ macro_rules! integers {
             const SHAPE: Shape = Shape::Integer;
 
             fn read(node: &Node, reader: &mut Reader<'_>) -> Self {
-                let wanted = concat!("a whole number (", stringify!($ty), ")");
-                let wanted = format!("{wanted} from {} to {}", Self::MIN, Self::MAX);
+                let wanted = format!("a whole number from {} to {}", Self::MIN, Self::MAX);
                 reader.number(node, &wanted, |text| Self::try_from(whole(text)?).ok()).unwrap_or_default()
             }
 
@@ -603,6 +636,7 @@ macro_rules! serde_through_json {
                 let writer = $crate::model::codec::Writer {
                     secrets: $crate::document::SecretMode::Redact,
                     version: None,
+                    read_only: true,
                 };
                 $crate::model::codec::Property::write(self, &writer).serialize(serializer)
             }
