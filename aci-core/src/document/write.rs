@@ -92,8 +92,6 @@ macro_rules! writers {
                     let position = usize::from(named);
                     map.shift_insert(position, "type".to_owned(), Value::from(Self::RESOURCE_TYPE));
                     map.shift_insert(position + 1, "apiVersion".to_owned(), Value::from(version.to_string()));
-                    // What is not known is of no version.
-                    map.retain(|key, _| Self::ROWS.iter().any(|row| row.name == key));
                 }
                 value
             }

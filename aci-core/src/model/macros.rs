@@ -184,7 +184,7 @@ macro_rules! open_enum {
         }
 
         impl $crate::model::codec::Property for $name {
-            const SHAPE: $crate::model::codec::Shape = $crate::model::codec::Shape::Choice;
+            const SHAPE: $crate::model::codec::Shape = $crate::model::codec::Shape::Choice(Self::KNOWN);
 
             fn read(node: &$crate::document::tree::Node, reader: &mut $crate::model::codec::Reader<'_>) -> Self {
                 Self::from(reader.text(node).as_str())

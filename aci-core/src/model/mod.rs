@@ -32,6 +32,7 @@ mod registry;
 mod resources;
 mod secret;
 mod security;
+mod table;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -66,6 +67,7 @@ pub use registry::{ImageRegistryCredential, SecretReference};
 pub use resources::{GpuResource, GpuSku, ResourceLimits, ResourceRequests, ResourceRequirements};
 pub use secret::{Secret, SecretJson};
 pub use security::{Capabilities, SecurityContext};
+pub use table::{PropertyInfo, ValueKind};
 pub use timestamp::{ParseTimestampError, Timestamp};
 pub use version::{ApiVersion, Availability, ParseApiVersionError};
 pub use volume::{AzureFileVolume, EmptyDir, GitRepoVolume, SecretVolume, Volume, VolumeMount};

@@ -148,12 +148,22 @@ pub struct Availability {
 }
 
 impl Availability {
-    /// Builds the value from literals; an unreadable literal counts as absent, which a test rules out.
-    pub(crate) const fn of(stable: &str, preview: &str, until: &str) -> Self {
-        Self {
-            stable: ApiVersion::from_text(stable),
-            preview: ApiVersion::from_text(preview),
-            until: ApiVersion::from_text(until),
+    /// Builds the value from literals; a first version that is a preview means that no stable one
+    /// has the property. An unreadable literal counts as absent, which a test rules out.
+    pub(crate) const fn of(first: &str, preview: &str, until: &str) -> Self {
+        let first = ApiVersion::from_text(first);
+        let until = ApiVersion::from_text(until);
+        match first {
+            Some(ApiVersion { preview: true, .. }) => Self {
+                stable: None,
+                preview: first,
+                until,
+            },
+            _ => Self {
+                stable: first,
+                preview: ApiVersion::from_text(preview),
+                until,
+            },
         }
     }
 
