@@ -137,11 +137,12 @@ fn requests_of_every_version_validate() {
             .document(&table);
             let mut group: ContainerGroup = serde_json::from_value(document).unwrap();
             // Values that are younger than the property.
-            let young = matches!(
-                group.properties.sku,
-                Some(Sku::Confidential | Sku::NotSpecified)
-            );
-            if version == "2021-10-01" && young {
+            let young = match group.properties.sku {
+                Some(Sku::Confidential) => version == "2021-10-01",
+                Some(Sku::NotSpecified) => parsed < "2025-09-01".parse().unwrap(),
+                _ => false,
+            };
+            if young {
                 group.properties.sku = None;
             }
             let request = group.to_request(parsed, SecretMode::Reveal);

@@ -27,8 +27,8 @@ pub(crate) enum Shape {
     Any,
     SecretAny,
     Choice(&'static [&'static str]),
-    List(&'static Shape),
-    Map(&'static Shape),
+    List(&'static Self),
+    Map(&'static Self),
     Object(&'static [PropertyRow]),
 }
 
