@@ -136,6 +136,7 @@ struct Inner {
     message: String,
     hint: Option<String>,
     applied: Applied,
+    exit_code: Option<i32>,
     problems: Vec<Problem>,
     source: Option<Source>,
 }
@@ -151,6 +152,7 @@ impl Error {
             message: message.into(),
             hint: None,
             applied: Applied::Nothing,
+            exit_code: None,
             problems: Vec::new(),
             source: None,
         }))
@@ -201,6 +203,14 @@ impl Error {
         self
     }
 
+    /// Sets the exit code that a shell would give for a program that could not be started: 127 if
+    /// it is not there, 126 if it may not be executed.
+    #[must_use]
+    pub fn exit_code(mut self, code: i32) -> Self {
+        self.0.exit_code = Some(code);
+        self
+    }
+
     /// Attaches the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Source>) -> Self {
@@ -248,6 +258,12 @@ impl Error {
     #[must_use]
     pub fn state_changed(&self) -> Applied {
         self.0.applied
+    }
+
+    /// The exit code to show for a program that could not be started; see [`Error::exit_code`].
+    #[must_use]
+    pub fn program_exit_code(&self) -> Option<i32> {
+        self.0.exit_code
     }
 
     /// The problems of a document, if this is about one.
@@ -307,6 +323,7 @@ impl fmt::Debug for Error {
             .field("message", &inner.message)
             .field("hint", &inner.hint)
             .field("applied", &inner.applied)
+            .field("exit_code", &inner.exit_code)
             .field("problems", &inner.problems)
             .field("source", &inner.source)
             .finish()

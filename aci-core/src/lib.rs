@@ -8,6 +8,8 @@ pub mod bill;
 pub mod contract;
 pub mod document;
 pub mod error;
+#[cfg(feature = "fakes")]
+pub mod fake;
 pub mod id;
 pub mod lifecycle;
 pub mod model;

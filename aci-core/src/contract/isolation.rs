@@ -264,10 +264,12 @@ pub trait Sandbox: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`Invalid`](crate::error::ErrorKind::Invalid) for what the container's author can mend, in
-    /// words for him: a program that is not there (code 127) or may not be executed (126), an
-    /// unknown user, a bad mount path; [`Conflict`](crate::error::ErrorKind::Conflict) if the
-    /// container runs; [`Lost`](crate::error::ErrorKind::Lost) if the sandbox is gone. On an error
-    /// nothing of the attempt is left.
+    /// words for him: a program that is not there
+    /// ([`program_exit_code`](crate::error::Error::program_exit_code) 127) or may not be executed
+    /// (126), an unknown user, an unknown volume, a bad mount path;
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) if the container runs;
+    /// [`Lost`](crate::error::ErrorKind::Lost) if the sandbox is gone. On an error nothing of the
+    /// attempt is left: `status` answers as before.
     ///
     /// # Cancel safety
     /// The container may have been started; `status` tells.
@@ -311,10 +313,14 @@ pub trait Sandbox: Send + Sync + fmt::Debug {
     /// Dropping the future loses nothing.
     async fn changed(&self, seen: u64) -> Result<SandboxStatus>;
 
-    /// A container's log, oldest line first.
+    /// A container's log, oldest line first: that of all its attempts in this sandbox, as far as
+    /// [`ContainerSpec::log_bytes`] allows. Following ends with the attempt that runs when it is
+    /// asked for, and at once if none runs.
     ///
     /// # Errors
-    /// [`NotFound`](crate::error::ErrorKind::NotFound) if it was never started.
+    /// [`NotFound`](crate::error::ErrorKind::NotFound) if it was never started;
+    /// [`Lost`](crate::error::ErrorKind::Lost) if the sandbox is gone. If it goes while the log is
+    /// followed, the stream's last item is that error.
     ///
     /// # Cancel safety
     /// Dropping the future or the stream loses nothing of the log.

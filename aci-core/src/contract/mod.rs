@@ -14,6 +14,7 @@
 //!   (`destroy`, `detach`, `release`) removes.
 
 mod clock;
+mod forward;
 mod image;
 mod isolation;
 mod network;
