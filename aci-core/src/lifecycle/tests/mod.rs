@@ -1,0 +1,4 @@
+//! The rules, one by one, in simulated time.
+
+mod rules;
+mod world;
