@@ -1,5 +1,6 @@
 //! Every real document of the shared corpus is read, and reading, writing and reading again is the
 //! identity.
+#![cfg(feature = "yaml")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! Documents with any property and any string: reading what was written gives the same, secrets do
 //! not show, and no input makes the readers panic.
+#![cfg(feature = "yaml")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,6 @@
 //! The model against the published tables and schemas: every property is there with its
 //! api-versions, and what is written for a version validates against that version's JSON schema.
+#![cfg(feature = "yaml")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -310,10 +310,8 @@ impl<'a> Parser<'a> {
                 return Err(self.error(format!("Expected a value, found {c:?}.")));
             }
             _ => {
-                let shown: String = word.chars().take(40).collect();
-                return Err(self.error(format!(
-                    "Expected a value, found '{shown}'; put texts in double quotes."
-                )));
+                // The word itself stays out: it may be a password that is not in quotes.
+                return Err(self.error("Expected a value; put texts in double quotes."));
             }
         };
         self.budget.spend(word.len(), self.place)?;
@@ -339,7 +337,7 @@ pub(crate) fn duplicate(key: &str, place: Place, first: Place) -> SyntaxError {
 }
 
 /// A key as messages show it.
-pub(crate) fn shown_key(key: &str) -> String {
+fn shown_key(key: &str) -> String {
     key.chars().take(60).collect()
 }
 

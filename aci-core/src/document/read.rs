@@ -242,15 +242,21 @@ pub fn inspect_node(node: &Node) -> Reading {
 impl Reading {
     /// Reads one group or profile; all paths start with `prefix`.
     fn resource(&mut self, node: &Node, prefix: &str) {
-        let version = node
-            .get("apiVersion")
-            .and_then(Node::text)
-            .and_then(|t| t.parse::<ApiVersion>().ok());
+        let text = node.get("apiVersion").and_then(Node::text);
+        let version = text.and_then(|text| text.parse::<ApiVersion>().ok());
         let mut places = BTreeMap::new();
         if let Some(place) = node.place {
             places.insert(prefix.to_owned(), place);
         }
         let mut reader = Reader::new(prefix, version, &mut places);
+        if text.is_some() && version.is_none_or(|version| version > ApiVersion::LATEST) {
+            let place = node.get("apiVersion").and_then(|n| n.place);
+            let message = format!(
+                "This api-version is not known here; the latest one is {}.",
+                ApiVersion::LATEST
+            );
+            reader.warning_at("apiVersion", "UnknownApiVersion", place, message);
+        }
         if Kind::of(node) == Kind::Profile {
             self.document
                 .profiles
@@ -311,6 +317,9 @@ pub fn decode(bytes: &[u8]) -> Result<String> {
         );
     }
     let utf16 = |tail: &[u8], unit: fn([u8; 2]) -> u16| {
+        if !tail.len().is_multiple_of(2) {
+            return None;
+        }
         let units = tail
             .chunks(2)
             .map(|pair| unit([pair[0], *pair.get(1).unwrap_or(&0)]));

@@ -1,104 +1,7 @@
 //! Tests of reading: forgiveness where people need it, places, and bounds.
 
-use super::tree::{Data, ScalarKind};
 use super::*;
-use crate::model::{ContainerGroup, RestartPolicy};
-
-const HELLO: &str = "\
-apiVersion: 2019-12-01
-location: eastus
-Name: hello
-Properties:
-  Containers:
-  - name: web
-    properties:
-      image: nginx
-      ports:
-      - port: '80'
-        protocol: tcp
-      resources:
-        requests: {cpu: '0.5', memoryInGb: 1}
-      environmentVariables:
-      - {name: A, value: 0755}
-      - {name: B, value: on}
-      - {name: C, secureValue: hunter2}
-      volumeMounts:
-      - {name: store, mountPath: /s, readOnly: yes}
-  osType: linux
-  restartPolicy: onfailure
-tags: {day: 2023-05-01, nothing: null}
-type: Microsoft.ContainerInstance/containerGroups
-";
-
-#[test]
-#[cfg(feature = "yaml")]
-fn yaml_is_read_as_people_write_it() {
-    let document = read(HELLO, Format::Yaml).unwrap();
-    let group = &document.groups[0];
-    assert_eq!(group.api_version.as_deref(), Some("2019-12-01"));
-    assert_eq!(
-        group.tags.iter().collect::<Vec<_>>(),
-        [(&"day".to_owned(), &"2023-05-01".to_owned())]
-    );
-    assert_eq!(
-        group.properties.restart_policy,
-        Some(RestartPolicy::OnFailure)
-    );
-    let web = &group.container("web").unwrap().properties;
-    assert_eq!(web.ports[0].port, 80);
-    assert_eq!(web.environment_variables[0].value.as_deref(), Some("0755"));
-    assert_eq!(web.environment_variables[1].value.as_deref(), Some("on"));
-    assert_eq!(web.volume_mounts[0].read_only, Some(true));
-    assert_eq!(document.warnings, []);
-    let place = document
-        .places
-        .place("properties.containers[0].properties.image")
-        .unwrap();
-    assert_eq!((place.line, place.column), (8, 14));
-    let near = document
-        .places
-        .nearest("properties.containers[0].properties.livenessProbe.exec")
-        .unwrap();
-    assert_eq!(near.line, 7);
-}
-
-#[test]
-#[cfg(feature = "yaml")]
-fn all_problems_are_reported_with_their_places() {
-    let text = "name: g\nproperties:\n  containers:\n  - properties: {ports: [{port: 70000}, {port: http}]}\n  - 3\n";
-    let reading = inspect(text, Format::Yaml);
-    let seen: Vec<_> = reading
-        .problems
-        .iter()
-        .map(|p| (p.path.as_str(), p.line, p.message.as_str()))
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            (
-                "properties.containers[0].properties.ports[0].port",
-                Some(4),
-                "Expected a whole number from 0 to 65535 at 'properties.containers[0].properties.ports[0].port', found '70000'."
-            ),
-            (
-                "properties.containers[0].properties.ports[1].port",
-                Some(4),
-                "Expected a whole number from 0 to 65535 at 'properties.containers[0].properties.ports[1].port', found 'http'."
-            ),
-            (
-                "properties.containers[0].name",
-                Some(4),
-                "Required property 'name' not found in JSON. Path 'properties.containers[0]'."
-            ),
-            (
-                "properties.containers[1]",
-                Some(5),
-                "Expected an object at 'properties.containers[1]', found a number."
-            ),
-        ]
-    );
-    assert_eq!(reading.document.groups[0].name, "g");
-}
+use crate::model::ContainerGroup;
 
 #[test]
 fn unknown_properties_are_reported_and_kept() {
@@ -235,6 +138,102 @@ fn deep_documents_are_refused() {
 #[cfg(feature = "yaml")]
 mod yaml {
     use super::*;
+    use crate::document::tree::{Data, ScalarKind};
+    use crate::model::RestartPolicy;
+
+    const HELLO: &str = "\
+apiVersion: 2019-12-01
+location: eastus
+Name: hello
+Properties:
+  Containers:
+  - name: web
+    properties:
+      image: nginx
+      ports:
+      - port: '80'
+        protocol: tcp
+      resources:
+        requests: {cpu: '0.5', memoryInGb: 1}
+      environmentVariables:
+      - {name: A, value: 0755}
+      - {name: B, value: on}
+      - {name: C, secureValue: hunter2}
+      volumeMounts:
+      - {name: store, mountPath: /s, readOnly: yes}
+  osType: linux
+  restartPolicy: onfailure
+tags: {day: 2023-05-01, nothing: null}
+type: Microsoft.ContainerInstance/containerGroups
+";
+
+    #[test]
+    fn yaml_is_read_as_people_write_it() {
+        let document = read(HELLO, Format::Yaml).unwrap();
+        let group = &document.groups[0];
+        assert_eq!(group.api_version.as_deref(), Some("2019-12-01"));
+        assert_eq!(
+            group.tags.iter().collect::<Vec<_>>(),
+            [(&"day".to_owned(), &"2023-05-01".to_owned())]
+        );
+        assert_eq!(
+            group.properties.restart_policy,
+            Some(RestartPolicy::OnFailure)
+        );
+        let web = &group.container("web").unwrap().properties;
+        assert_eq!(web.ports[0].port, 80);
+        assert_eq!(web.environment_variables[0].value.as_deref(), Some("0755"));
+        assert_eq!(web.environment_variables[1].value.as_deref(), Some("on"));
+        assert_eq!(web.volume_mounts[0].read_only, Some(true));
+        assert_eq!(document.warnings, []);
+        let place = document
+            .places
+            .place("properties.containers[0].properties.image")
+            .unwrap();
+        assert_eq!((place.line, place.column), (8, 14));
+        let near = document
+            .places
+            .nearest("properties.containers[0].properties.livenessProbe.exec")
+            .unwrap();
+        assert_eq!(near.line, 7);
+    }
+
+    #[test]
+    fn all_problems_are_reported_with_their_places() {
+        let text = "name: g\nproperties:\n  containers:\n  - properties: {ports: [{port: 70000}, {port: http}]}\n  - 3\n";
+        let reading = inspect(text, Format::Yaml);
+        let seen: Vec<_> = reading
+            .problems
+            .iter()
+            .map(|p| (p.path.as_str(), p.line, p.message.as_str()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (
+                    "properties.containers[0].properties.ports[0].port",
+                    Some(4),
+                    "Expected a whole number from 0 to 65535 at 'properties.containers[0].properties.ports[0].port', found '70000'."
+                ),
+                (
+                    "properties.containers[0].properties.ports[1].port",
+                    Some(4),
+                    "Expected a whole number from 0 to 65535 at 'properties.containers[0].properties.ports[1].port', found 'http'."
+                ),
+                (
+                    "properties.containers[0].name",
+                    Some(4),
+                    "Required property 'name' not found in JSON. Path 'properties.containers[0]'."
+                ),
+                (
+                    "properties.containers[1]",
+                    Some(5),
+                    "Expected an object at 'properties.containers[1]', found a number."
+                ),
+            ]
+        );
+        assert_eq!(reading.document.groups[0].name, "g");
+    }
 
     fn json(text: &str) -> serde_json::Value {
         parse(text, Format::Yaml).unwrap().to_json()
@@ -274,6 +273,80 @@ mod yaml {
             vec!["*x"; 1000].join(", ")
         );
         assert!(refused(&long).contains("holds too much"));
+    }
+
+    #[test]
+    fn aliases_do_not_deepen_a_document_beyond_its_bound() {
+        let mut text = "a0: &a0 [[[[[[[[[[x]]]]]]]]]]\n".to_owned();
+        for i in 1..1000 {
+            text += &format!("a{i}: &a{i} [[[[[[[[[[*a{}]]]]]]]]]]\n", i - 1);
+        }
+        assert!(refused(&text).contains("levels deep"));
+    }
+
+    #[test]
+    fn wide_mappings_take_little_time() {
+        let wide = |count, indent| {
+            (0..count)
+                .map(|i| format!("{indent}k{i}: v\n"))
+                .collect::<String>()
+        };
+        let start = std::time::Instant::now();
+        assert_eq!(json(&wide(50_000, "")).as_object().unwrap().len(), 50_000);
+        let merged = json(&format!(
+            "a: &a\n{}b:\n  <<: *a\n  k1: w\n",
+            wide(20_000, "  ")
+        ));
+        assert_eq!(
+            (&merged["b"]["k1"], &merged["b"]["k2"]),
+            (&"w".into(), &"v".into())
+        );
+        assert_eq!(
+            inspect(&wide(50_000, ""), Format::Yaml)
+                .document
+                .warnings
+                .len(),
+            50_000
+        );
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+        println!("took {:?}", start.elapsed());
+    }
+
+    #[test]
+    fn passwords_without_quotes_stay_out_of_messages() {
+        for value in [
+            "!hunter2",
+            "!hunter2 x",
+            "*hunter2",
+            "@hunter2",
+            "`hunter2",
+            "%hunter2",
+            "'hunter2",
+            "\"hunter2\\q\"",
+            "[hunter2",
+            "hunter2: x: y",
+            "&hunter2 !x y",
+            "|hunter2",
+            "{hunter2",
+            "!<hunter2> x",
+            "!hunter2!x y",
+        ] {
+            let text = format!("secureValue: {value}\n");
+            if let Err(error) = parse(&text, Format::Yaml) {
+                assert!(
+                    !format!("{error} {error:?}").contains("hunter2"),
+                    "{value}: {error}"
+                );
+            }
+            let text = format!("{{\"secureValue\": {value}}}");
+            if let Err(error) = parse(&text, Format::Json) {
+                assert!(
+                    !format!("{error} {error:?}").contains("hunter2"),
+                    "{value}: {error}"
+                );
+            }
+        }
+        assert!(refused("secureValue: !hunter2").contains("quotes"));
     }
 
     #[test]
@@ -321,7 +394,7 @@ mod yaml {
                 (Text, "12:30")
             ]
         );
-        assert!(refused("a: !secret x").contains("tag '!secret'"));
+        assert!(refused("a: !secret x").contains("tag"));
         assert!(refused("a: !!int x").contains("tag"));
     }
 
@@ -355,4 +428,30 @@ fn templates_and_other_resources_are_named() {
     let reading = inspect(list, Format::Json);
     assert_eq!(reading.document.groups.len(), 2);
     assert_eq!(reading.problems[0].path, "value[1].properties.containers");
+}
+
+#[test]
+fn versions_that_are_not_known_are_reported() {
+    let warnings = |version: &str| {
+        let text = format!(r#"{{"apiVersion": "{version}", "properties": {{}}}}"#);
+        let document = read(&text, Format::Json).unwrap();
+        document
+            .warnings
+            .iter()
+            .map(|w| (w.code.clone(), w.path.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(warnings("2021-10-01"), []);
+    assert_eq!(
+        warnings("2021"),
+        [("UnknownApiVersion".to_owned(), "apiVersion".to_owned())]
+    );
+    assert_eq!(
+        warnings("2199-01-01"),
+        [("UnknownApiVersion".to_owned(), "apiVersion".to_owned())]
+    );
+    // What `az container export` adds.
+    let exported =
+        r#"{"additional_properties": {}, "properties": {"additional_properties": null}}"#;
+    assert_eq!(read(exported, Format::Json).unwrap().warnings, []);
 }

@@ -8,26 +8,36 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
-use super::json::{SyntaxError, duplicate, is_number, shown_key};
+use super::json::{SyntaxError, duplicate, is_number};
 use super::limits::{Budget, MAX_DEPTH, NODE_WEIGHT};
 use super::tree::{Data, Entry, Node, Place, Scalar, ScalarKind};
 
-/// A collection or document that is being read.
-enum Frame {
-    List {
-        items: Vec<Node>,
-        place: Place,
-        anchor: usize,
-        spent: usize,
-    },
+/// A collection that is being read.
+struct Frame {
+    open: Open,
+    place: Place,
+    anchor: usize,
+    /// What had been spent before it.
+    spent: usize,
+    /// How deep what is in it is nested.
+    height: usize,
+}
+
+enum Open {
+    List(Vec<Node>),
     Map {
         entries: Vec<Entry>,
-        keys: HashMap<String, Place>,
+        keys: HashMap<String, Slot>,
         key: Option<Key>,
-        place: Place,
-        anchor: usize,
-        spent: usize,
     },
+}
+
+/// Where a key's entry is among the entries of its mapping.
+struct Slot {
+    index: usize,
+    place: Place,
+    /// Whether it came by `<<`; an own key replaces it.
+    merged: bool,
 }
 
 struct Key {
@@ -37,10 +47,16 @@ struct Key {
     merges: bool,
 }
 
+/// A value that aliases repeat.
+struct Anchored {
+    node: Node,
+    weight: usize,
+    height: usize,
+}
+
 struct Loader {
     frames: Vec<Frame>,
-    /// Anchored values with what they weigh.
-    anchors: HashMap<usize, (Node, usize)>,
+    anchors: HashMap<usize, Anchored>,
     root: Option<Node>,
     budget: Budget,
     spent: usize,
@@ -65,7 +81,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
         let (event, span) = step.map_err(|error| {
             let message = match error.kind() {
                 granit_parser::ErrorKind::RecursionLimitExceeded => {
-                    format!("The document is nested more than {MAX_DEPTH} levels deep.")
+                    return too_deep(place_of(error.marker()));
                 }
                 kind => format!("This is not YAML: {kind}."),
             };
@@ -86,27 +102,16 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
             }
             Event::SequenceStart(_, anchor, tag) => {
                 check_tag(tag.as_deref(), "seq", place)?;
-                loader.open(place)?;
-                let spent = loader.spent;
-                loader.frames.push(Frame::List {
-                    items: Vec::new(),
-                    place,
-                    anchor,
-                    spent,
-                });
+                loader.open(Open::List(Vec::new()), anchor, place)?;
             }
             Event::MappingStart(_, anchor, tag) => {
                 check_tag(tag.as_deref(), "map", place)?;
-                loader.open(place)?;
-                let spent = loader.spent;
-                loader.frames.push(Frame::Map {
+                let map = Open::Map {
                     entries: Vec::new(),
                     keys: HashMap::new(),
                     key: None,
-                    place,
-                    anchor,
-                    spent,
-                });
+                };
+                loader.open(map, anchor, place)?;
             }
             Event::SequenceEnd | Event::MappingEnd => loader.close(place)?,
             Event::Alias(id) => loader.alias(id, place)?,
@@ -137,12 +142,46 @@ impl Loader {
         Ok(())
     }
 
-    /// Pays for a collection that starts.
-    fn open(&mut self, place: Place) -> Result<(), SyntaxError> {
-        if let Some(Frame::Map { key: None, .. }) = self.frames.last() {
-            return Err(SyntaxError::new(place, "A key must be a single value."));
+    /// Whether the next value is a key.
+    fn at_key(&self) -> bool {
+        matches!(
+            self.frames.last(),
+            Some(Frame {
+                open: Open::Map { key: None, .. },
+                ..
+            })
+        )
+    }
+
+    fn set_key(&mut self, text: String, merges: bool, place: Place) {
+        if let Some(Frame {
+            open: Open::Map { key, .. },
+            ..
+        }) = self.frames.last_mut()
+        {
+            *key = Some(Key {
+                text,
+                place,
+                merges,
+            });
         }
-        self.spend(0, place)
+    }
+
+    /// Starts a collection.
+    fn open(&mut self, open: Open, anchor: usize, place: Place) -> Result<(), SyntaxError> {
+        if self.at_key() {
+            return Err(SyntaxError::new(place, KEY_IS_ONE_VALUE));
+        }
+        let spent = self.spent;
+        self.spend(0, place)?;
+        self.frames.push(Frame {
+            open,
+            place,
+            anchor,
+            spent,
+            height: 0,
+        });
+        Ok(())
     }
 
     fn scalar(
@@ -155,144 +194,190 @@ impl Loader {
     ) -> Result<(), SyntaxError> {
         let before = self.spent;
         self.spend(text.len(), place)?;
-        let kind = kind_of(&text, style == ScalarStyle::Plain, tag, place)?;
-        if let Some(Frame::Map {
-            key: key @ None, ..
-        }) = self.frames.last_mut()
-        {
-            let merges = text == "<<" && style == ScalarStyle::Plain;
-            *key = Some(Key {
-                text,
-                place,
-                merges,
-            });
-            return Ok(());
-        }
+        let plain = style == ScalarStyle::Plain;
+        let kind = kind_of(&text, plain, tag, place)?;
+        let at_key = self.at_key();
         let node = Node {
             data: Data::Scalar(Scalar { kind, text }),
             place: Some(place),
         };
-        self.complete(node, anchor, before)
+        if anchor != 0 {
+            self.keep(anchor, &node, self.spent - before, 0)?;
+        }
+        if at_key {
+            if let Data::Scalar(Scalar { text, .. }) = node.data {
+                let merges = text == "<<" && plain;
+                self.set_key(text, merges, place);
+            }
+            return Ok(());
+        }
+        self.complete(node, 0)
     }
 
     fn alias(&mut self, id: usize, place: Place) -> Result<(), SyntaxError> {
-        let Some((node, weight)) = self.anchors.get(&id) else {
+        let Some(anchored) = self.anchors.get(&id) else {
             return Err(SyntaxError::new(
                 place,
                 "This alias stands inside the value that it repeats.",
             ));
         };
+        if self.frames.len() + anchored.height > MAX_DEPTH {
+            return Err(too_deep(place));
+        }
         // Paid for before the copy is made.
-        self.budget.spend(*weight, place)?;
-        self.spent += weight + NODE_WEIGHT;
-        let mut copy = node.clone();
-        if let Some(Frame::Map {
-            key: key @ None, ..
-        }) = self.frames.last_mut()
-        {
+        self.budget.spend(anchored.weight, place)?;
+        self.spent += anchored.weight + NODE_WEIGHT;
+        let height = anchored.height;
+        let mut copy = anchored.node.clone();
+        if self.at_key() {
             let Data::Scalar(scalar) = copy.data else {
-                return Err(SyntaxError::new(place, "A key must be a single value."));
+                return Err(SyntaxError::new(place, KEY_IS_ONE_VALUE));
             };
-            *key = Some(Key {
-                text: scalar.text,
-                place,
-                merges: false,
-            });
+            self.set_key(scalar.text, false, place);
             return Ok(());
         }
         copy.place = Some(place);
-        let before = self.spent;
-        self.complete(copy, 0, before)
+        self.complete(copy, height)
     }
 
     fn close(&mut self, end: Place) -> Result<(), SyntaxError> {
-        let (data, place, anchor, spent) = match self.frames.pop() {
-            Some(Frame::List {
-                items,
-                place,
-                anchor,
-                spent,
-            }) => (Data::List(items), place, anchor, spent),
-            Some(Frame::Map {
-                entries,
-                place,
-                anchor,
-                spent,
-                ..
-            }) => (Data::Map(entries), place, anchor, spent),
-            None => return Err(SyntaxError::new(end, "This closes nothing.")),
+        let Some(frame) = self.frames.pop() else {
+            return Err(SyntaxError::new(end, "This closes nothing."));
         };
-        self.complete(
-            Node {
-                data,
-                place: Some(place),
-            },
+        let data = match frame.open {
+            Open::List(items) => Data::List(items),
+            Open::Map { entries, .. } => Data::Map(entries),
+        };
+        let node = Node {
+            data,
+            place: Some(frame.place),
+        };
+        let height = frame.height + 1;
+        if frame.anchor != 0 {
+            self.keep(frame.anchor, &node, self.spent - frame.spent, height)?;
+        }
+        self.complete(node, height)
+    }
+
+    /// Keeps a value for its aliases; the copy is paid for like an alias.
+    fn keep(
+        &mut self,
+        anchor: usize,
+        node: &Node,
+        weight: usize,
+        height: usize,
+    ) -> Result<(), SyntaxError> {
+        self.budget.spend(weight, node.place.unwrap_or_default())?;
+        self.anchors.insert(
             anchor,
-            spent,
-        )
+            Anchored {
+                node: node.clone(),
+                weight,
+                height,
+            },
+        );
+        Ok(())
     }
 
     /// Puts a value where it belongs.
-    fn complete(&mut self, node: Node, anchor: usize, before: usize) -> Result<(), SyntaxError> {
-        if anchor != 0 {
-            // The copy that later aliases are made from is paid for like an alias.
-            let weight = self.spent - before;
-            self.budget.spend(weight, node.place.unwrap_or_default())?;
-            self.anchors.insert(anchor, (node.clone(), weight));
-        }
-        match self.frames.last_mut() {
-            None => self.root = Some(node),
-            Some(Frame::List { items, .. }) => items.push(node),
-            Some(Frame::Map {
-                entries, keys, key, ..
-            }) => {
+    fn complete(&mut self, node: Node, height: usize) -> Result<(), SyntaxError> {
+        let Some(frame) = self.frames.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        frame.height = frame.height.max(height);
+        match &mut frame.open {
+            Open::List(items) => items.push(node),
+            Open::Map { entries, keys, key } => {
                 let Some(key) = key.take() else {
                     return Err(SyntaxError::new(
                         node.place.unwrap_or_default(),
-                        "A key must be a single value.",
+                        KEY_IS_ONE_VALUE,
                     ));
                 };
                 if key.merges {
-                    return self.merge(&node, key.place);
+                    return merge(entries, keys, node, key.place);
                 }
-                if let Some(first) = keys.insert(key.text.clone(), key.place) {
-                    return Err(duplicate(&key.text, key.place, first));
-                }
-                // An own key wins over one that was merged before it.
-                entries.retain(|e| e.key != key.text);
-                entries.push(Entry {
-                    key: key.text,
+                let entry = Entry {
+                    key: key.text.clone(),
                     place: Some(key.place),
                     node,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over the entries of a mapping, or of several, that are not given by themselves.
-    fn merge(&mut self, node: &Node, place: Place) -> Result<(), SyntaxError> {
-        let sources: Vec<&Node> = match &node.data {
-            Data::Map(_) => vec![node],
-            Data::List(items) if items.iter().all(|i| matches!(i.data, Data::Map(_))) => {
-                items.iter().collect()
-            }
-            _ => {
-                return Err(SyntaxError::new(
-                    place,
-                    "'<<' needs a mapping or a list of mappings.",
-                ));
-            }
-        };
-        if let Some(Frame::Map { entries, .. }) = self.frames.last_mut() {
-            for entry in sources.into_iter().filter_map(Node::entries).flatten() {
-                if !entries.iter().any(|e| e.key == entry.key) {
-                    entries.push(entry.clone());
+                };
+                match keys.get_mut(&key.text) {
+                    Some(slot) if !slot.merged => {
+                        return Err(duplicate(&key.text, key.place, slot.place));
+                    }
+                    Some(slot) => {
+                        entries[slot.index] = entry;
+                        *slot = Slot {
+                            index: slot.index,
+                            place: key.place,
+                            merged: false,
+                        };
+                    }
+                    None => {
+                        keys.insert(
+                            key.text,
+                            Slot {
+                                index: entries.len(),
+                                place: key.place,
+                                merged: false,
+                            },
+                        );
+                        entries.push(entry);
+                    }
                 }
             }
         }
         Ok(())
     }
+}
+
+const KEY_IS_ONE_VALUE: &str = "A key must be a single value.";
+
+fn too_deep(place: Place) -> SyntaxError {
+    SyntaxError::new(
+        place,
+        format!("The document is nested more than {MAX_DEPTH} levels deep."),
+    )
+}
+
+/// Takes over the entries of a mapping, or of several, whose keys are not there yet.
+fn merge(
+    entries: &mut Vec<Entry>,
+    keys: &mut HashMap<String, Slot>,
+    node: Node,
+    place: Place,
+) -> Result<(), SyntaxError> {
+    let sources = match node.data {
+        Data::List(items) => items,
+        data => vec![Node {
+            data,
+            place: node.place,
+        }],
+    };
+    for source in sources {
+        let Data::Map(taken) = source.data else {
+            return Err(SyntaxError::new(
+                place,
+                "'<<' needs a mapping or a list of mappings.",
+            ));
+        };
+        for entry in taken {
+            if !keys.contains_key(&entry.key) {
+                keys.insert(
+                    entry.key.clone(),
+                    Slot {
+                        index: entries.len(),
+                        place,
+                        merged: true,
+                    },
+                );
+                entries.push(entry);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a scalar is: by its tag, else by its notation.
@@ -322,7 +407,7 @@ fn kind_of(
     if fits {
         Ok(plain_kind)
     } else {
-        Err(bad_tag(tag, place))
+        Err(bad_tag(place))
     }
 }
 
@@ -337,19 +422,17 @@ fn core_tag(tag: &Tag) -> Option<&str> {
 fn check_tag(tag: Option<&Tag>, wanted: &str, place: Place) -> Result<(), SyntaxError> {
     match tag {
         Some(tag) if !matches!(core_tag(tag), Some(t) if t == wanted || t == "!") => {
-            Err(bad_tag(tag, place))
+            Err(bad_tag(place))
         }
         _ => Ok(()),
     }
 }
 
-fn bad_tag(tag: &Tag, place: Place) -> SyntaxError {
-    let name = format!("{}{}", tag.handle(), tag.suffix());
+/// The error for a tag; its name stays out, because it may be a password that is not in quotes.
+fn bad_tag(place: Place) -> SyntaxError {
     SyntaxError::new(
         place,
-        format!(
-            "The tag '{}' does not fit this value or is not supported.",
-            shown_key(&name)
-        ),
+        "A word that starts with '!' is a tag in YAML, and this one does not fit or is not known; \
+         put a text that starts with '!' in quotes.",
     )
 }

@@ -11,7 +11,8 @@ use super::codec::{Property, Reader, Shape, Writer};
 /// A value that is never printed: a password, a key, a secure environment value, a file of a secret volume.
 ///
 /// `Debug` prints `Secret(..)`. Serialising leaves it out, as ACI's replies do; only a writer that is
-/// told [`SecretMode::Reveal`](crate::document::SecretMode::Reveal) writes it. The memory is overwritten on drop.
+/// told [`SecretMode::Reveal`](crate::document::SecretMode::Reveal) writes it. Its memory is overwritten on
+/// drop; the text of the document that it was read from is the caller's.
 ///
 /// ```
 /// use aci_core::model::Secret;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::document::tree::Node;
 
@@ -17,6 +17,8 @@ use super::codec::{Property, Reader, Shape, Writer};
 /// use aci_core::model::Timestamp;
 /// let start = Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
 /// assert_eq!(start.as_str(), "1970-01-01T00:00:01.5Z");
+/// let event = Timestamp::to_the_second(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
+/// assert_eq!(event.as_str(), "1970-01-01T00:00:01Z");
 /// assert_eq!(start.to_system_time(), Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500)));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +28,15 @@ impl Timestamp {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The time without a fraction of a second, as events have it.
+    pub fn to_the_second(time: SystemTime) -> Self {
+        let whole = match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()),
+            Err(_) => time,
+        };
+        Self::from(whole)
     }
 
     /// The time; `None` if the text is not a time with its offset from UTC.

@@ -66,6 +66,19 @@ impl Reader<'_> {
         });
     }
 
+    /// Notes a warning about a property of the present object.
+    pub(crate) fn warning_at(
+        &mut self,
+        name: &str,
+        code: &'static str,
+        place: Option<Place>,
+        message: String,
+    ) {
+        self.within(&Step::Name(name), None, |reader| {
+            reader.warning(code, place, message)
+        });
+    }
+
     fn warning(&mut self, code: &'static str, place: Option<Place>, message: String) {
         let path = self.path.clone();
         self.warnings.push(Finding {
@@ -169,6 +182,12 @@ impl Reader<'_> {
         entry: &Entry,
         rows: &[PropertyRow],
     ) {
+        // What the Azure CLI's export adds to every object says nothing.
+        let says_nothing =
+            entry.node.is_null() || entry.node.entries().is_some_and(<[Entry]>::is_empty);
+        if entry.key == "additional_properties" && says_nothing {
+            return;
+        }
         let near = rows
             .iter()
             .map(|r| r.name)
