@@ -56,7 +56,7 @@ fn versions() -> impl Strategy<Value = ApiVersion> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn reading_what_was_written_gives_the_same(seed: u64, percent in 0usize..100) {

@@ -56,8 +56,7 @@ fn write_map(out: &mut String, map: &Map<String, Value>, column: usize, inline: 
             }
             single => {
                 out.push(' ');
-                write_single(out, single);
-                out.push('\n');
+                write_value(out, single, column + 2);
             }
         }
     }
@@ -73,12 +72,43 @@ fn write_list(out: &mut String, items: &[Value], column: usize, inline: bool) {
         match item {
             Value::Object(inner) if !inner.is_empty() => write_map(out, inner, column + 2, true),
             Value::Array(inner) if !inner.is_empty() => write_list(out, inner, column + 2, true),
-            single => {
-                write_single(out, single);
+            single => write_value(out, single, column + 2),
+        }
+    }
+}
+
+/// Writes a value that is no filled collection, and ends its line. Texts of several lines are
+/// written as such, at `column`, where every reader takes them for the same.
+fn write_value(out: &mut String, value: &Value, column: usize) {
+    match value {
+        Value::String(text) if is_block(text) => {
+            let lines = text.strip_suffix('\n');
+            out.push_str(if lines.is_some() { "|\n" } else { "|-\n" });
+            for line in lines.unwrap_or(text).split('\n') {
+                if !line.is_empty() {
+                    indent(out, column);
+                    out.push_str(line);
+                }
                 out.push('\n');
             }
         }
+        single => {
+            write_single(out, single);
+            out.push('\n');
+        }
     }
+}
+
+/// Whether a text has several lines and nothing that readers of a literal block treat in different
+/// ways: leading and trailing space, control characters, empty lines at an end.
+fn is_block(text: &str) -> bool {
+    let lines = text.strip_suffix('\n').unwrap_or(text);
+    lines.contains('\n')
+        && !lines.starts_with([' ', '\n'])
+        && !lines.ends_with('\n')
+        && lines
+            .split('\n')
+            .all(|line| !line.ends_with(' ') && !line.chars().any(is_escaped))
 }
 
 fn write_single(out: &mut String, value: &Value) {
@@ -124,21 +154,19 @@ fn write_text(out: &mut String, text: &str) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            // What YAML 1.1 does not allow as it is, takes for a line break, or may strip.
-            '\0'..='\u{1f}'
-            | '\u{7f}'..='\u{a0}'
-            | '\u{ad}'
-            | '\u{2028}'
-            | '\u{2029}'
-            | '\u{feff}'
-            | '\u{fffe}'
-            | '\u{ffff}' => {
+            c if is_escaped(c) => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
         }
     }
     out.push('"');
+}
+
+/// What YAML 1.1 does not allow as it is, takes for a line break, or may strip.
+fn is_escaped(c: char) -> bool {
+    matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{a0}' | '\u{ad}' | '\u{2028}' | '\u{2029}' | '\u{feff}'
+        | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Whether every reader takes the bare text for this very string.
@@ -178,6 +206,13 @@ mod tests {
         });
         let text = "name: web\nempty: {}\nnone: []\nport: 80\nratio: 1.5\nbig: 1.0e+300\ntiny: 1.0e-9\n\
             containers:\n- name: a\n  command:\n  - sh\n  - \"-c\"\n  - \"echo a: b\"\n- - 1\n  - - 2\n- {}\n";
+        assert_eq!(write(&value), text);
+    }
+
+    #[test]
+    fn texts_of_several_lines_are_written_as_such() {
+        let value = json!({"script": "set -e\n\n  run: x # y\nend\n", "files": ["a\nb", "a\n\n", " a\nb", "a \nb"]});
+        let text = "script: |\n  set -e\n\n    run: x # y\n  end\nfiles:\n- |-\n  a\n  b\n- \"a\\n\\n\"\n- \" a\\nb\"\n- \"a \\nb\"\n";
         assert_eq!(write(&value), text);
     }
 

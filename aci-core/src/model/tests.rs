@@ -93,3 +93,49 @@ fn every_version_literal_of_the_tables_is_read() {
     check(ContainerGroup::ROWS);
     check(ContainerGroupProfile::ROWS);
 }
+
+#[test]
+fn replies_carry_secrets_as_aci_does() {
+    let properties: ContainerGroupProperties = serde_json::from_value(json!({
+        "volumes": [
+            {"name": "files", "secret": {"a": "aHVudGVyMg=="}},
+            {"name": "share", "azureFile": {"shareName": "s", "storageAccountName": "n", "storageAccountKey": "hunter2"}},
+        ],
+        "imageRegistryCredentials": [{"server": "r", "username": "u", "password": "hunter2"}],
+        "diagnostics": {"logAnalytics": {"workspaceId": "w", "workspaceKey": "hunter2"}},
+        "extensions": [{"name": "e", "properties": {"extensionType": "t", "version": "1", "protectedSettings": {"a": 1}}}],
+        "provisioningTimeoutInSeconds": 1800,
+    }))
+    .unwrap();
+    assert_eq!(
+        properties.volumes[0].secret.as_ref().unwrap()["a"].expose(),
+        "aHVudGVyMg=="
+    );
+    assert_eq!(
+        serde_json::to_value(&properties).unwrap(),
+        json!({
+            "volumes": [
+                {"name": "files", "secret": {}},
+                {"name": "share", "azureFile": {"shareName": "s", "storageAccountName": "n"}},
+            ],
+            "imageRegistryCredentials": [{"server": "r", "username": "u"}],
+            "diagnostics": {"logAnalytics": {"workspaceId": "w"}},
+            "extensions": [{"name": "e", "properties": {"extensionType": "t", "version": "1"}}],
+            "provisioningTimeoutInSeconds": 1800,
+        })
+    );
+}
+
+#[test]
+fn an_empty_directory_may_be_in_memory() {
+    let volume: Volume = serde_json::from_value(
+        json!({"name": "cache", "emptyDir": {"Medium": "memory", "sizeLimitInGb": "0.5"}}),
+    )
+    .unwrap();
+    let directory = volume.empty_dir.unwrap();
+    assert!(directory.in_memory());
+    assert_eq!(directory.size_limit_in_gb(), Some(0.5));
+    let plain = EmptyDir::default();
+    assert!(!plain.in_memory() && plain.size_limit_in_gb().is_none());
+    assert_eq!(serde_json::to_string(&plain).unwrap(), "{}");
+}

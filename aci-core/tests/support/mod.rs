@@ -217,6 +217,13 @@ impl Maker<'_> {
         if self.random.chance(3) {
             return "long ".repeat(500);
         }
+        if self.random.chance(20) {
+            const LINES: [&str; 12] = [
+                "", "a", " a", "a ", "- a", "a: b", "# a", "---", "...", "\ta", "|", "é: 'x'",
+            ];
+            let lines: Vec<_> = (0..length).map(|_| *self.random.pick(&LINES)).collect();
+            return lines.join("\n");
+        }
         let chars = (0..length).map(|_| match self.random.below(3) {
             0 => char::from(self.random.below(128) as u8),
             1 => *self
