@@ -1,1 +1,5 @@
-//! Shared parts of the examples.
+//! What several examples share.
+#![forbid(unsafe_code)]
+
+pub mod hello;
+pub mod leftovers;

@@ -1,1 +1,9 @@
 //! The engine that runs container groups.
+#![forbid(unsafe_code)]
+
+mod engine;
+
+pub use engine::{
+    ContainerHandle, ContainerUsage, Engine, EngineBuilder, EngineOptions, ExecOptions, Group,
+    GroupUsage, LogOptions, Notice, Notices, Shutdown, Usage,
+};

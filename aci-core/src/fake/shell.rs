@@ -106,8 +106,8 @@ async fn simple(shell: &mut FakeProcess, command: &[Token], last: i32) -> io::Re
         shell.complain(&format!("sh: {name}: not found")).await?;
         return Ok(Outcome::Code(127));
     };
-    let (mut reader, writer) = tokio::io::simplex(64 * 1024);
-    let (mut err_reader, err_writer) = tokio::io::simplex(64 * 1024);
+    let (mut reader, writer) = tokio::io::duplex(64 * 1024);
+    let (mut err_reader, err_writer) = tokio::io::duplex(64 * 1024);
     let child = FakeProcess {
         args,
         env: shell.env.clone(),

@@ -1,0 +1,26 @@
+# One command a purpose; `make test` is what a fresh machine needs.
+
+.PHONY: test lint doc deny packages tools bench
+
+# Installs what the tests need (Debian packages by name) and runs all of them.
+test: packages tools
+	@bash .ci/test
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo clippy -p aci-core --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
+
+# Licences, bans and sources; advisories too where their database can be fetched.
+deny:
+	@bash .ci/deny
+
+packages:
+	@bash .ci/packages
+
+tools:
+	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
+
+bench:
+	cargo bench -p aci-benches

@@ -1,0 +1,226 @@
+//! Putting an engine together, and taking over what an earlier one left.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use aci_core::contract::{
+    Clock, GroupRecord, GroupStore, ImageStore, Isolation, NetworkDriver, Sandbox, SystemClock,
+    VolumeDriver,
+};
+use aci_core::error::{Error, ErrorKind, Result};
+use aci_core::id::SandboxId;
+use aci_core::size::{Capacity, Cpu, Memory};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::actor::Actor;
+use super::admission::Seats;
+use super::{Engine, EngineOptions, LastHandle, Shared, lock};
+
+/// Puts an [`Engine`] together.
+#[derive(Clone, Debug, Default)]
+pub struct EngineBuilder {
+    isolation: Option<Arc<dyn Isolation>>,
+    images: Option<Arc<dyn ImageStore>>,
+    network: Option<Arc<dyn NetworkDriver>>,
+    volumes: Vec<Arc<dyn VolumeDriver>>,
+    store: Option<Arc<dyn GroupStore>>,
+    clock: Option<Arc<dyn Clock>>,
+    options: EngineOptions,
+}
+
+impl EngineBuilder {
+    /// Where groups run. Required.
+    #[must_use]
+    pub fn isolation(mut self, isolation: impl Isolation + 'static) -> Self {
+        self.isolation = Some(Arc::new(isolation));
+        self
+    }
+
+    /// Where images are kept. Required.
+    #[must_use]
+    pub fn images(mut self, images: impl ImageStore + 'static) -> Self {
+        self.images = Some(Arc::new(images));
+        self
+    }
+
+    /// How groups are reached. Required.
+    #[must_use]
+    pub fn network(mut self, network: impl NetworkDriver + 'static) -> Self {
+        self.network = Some(Arc::new(network));
+        self
+    }
+
+    /// One more provider of volumes; the first that supports a volume provides it.
+    #[must_use]
+    pub fn volumes(mut self, driver: impl VolumeDriver + 'static) -> Self {
+        self.volumes.push(Arc::new(driver));
+        self
+    }
+
+    /// The journal. Required.
+    #[must_use]
+    pub fn store(mut self, store: impl GroupStore + 'static) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// The clock. Default: the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// The settings. Default: ACI's values.
+    #[must_use]
+    pub fn options(mut self, options: EngineOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The engine. It reads the journal, adopts every sandbox that still runs, goes on with what
+    /// was under way, and removes whatever belongs to no record.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) naming a part that is missing; whatever the parts answer
+    /// when they are asked what exists. Groups that run are left as they are then.
+    ///
+    /// # Cancel safety
+    /// Orphans may have been removed and groups adopted; building again goes on.
+    pub async fn build(self) -> Result<Engine> {
+        let missing = |what: &str| {
+            Error::new(
+                ErrorKind::Invalid,
+                "engine.build",
+                format!("the builder was given no {what}"),
+            )
+            .hint(format!("call .{what}(..)"))
+        };
+        let isolation = self.isolation.ok_or_else(|| missing("isolation"))?;
+        let images = self.images.ok_or_else(|| missing("images"))?;
+        let network = self.network.ok_or_else(|| missing("network"))?;
+        let store = self.store.ok_or_else(|| missing("store"))?;
+        let capacity = match &self.options.capacity {
+            Some(capacity) => capacity.clone(),
+            None => machine(),
+        };
+        let stop = CancellationToken::new();
+        let (notices, _) = broadcast::channel(self.options.notices.max(1));
+        let shared = Arc::new(Shared {
+            isolation,
+            images,
+            network,
+            volumes: self.volumes,
+            store,
+            clock: self
+                .clock
+                .unwrap_or_else(|| Arc::new(SystemClock::default())),
+            stop: stop.clone(),
+            tracker: TaskTracker::new(),
+            notices,
+            members: Mutex::default(),
+            seats: Mutex::new(Seats::new(capacity, self.options.clone())),
+            samples: Mutex::default(),
+            accepting: tokio::sync::Mutex::new(()),
+            options: self.options,
+        });
+        shared.reopen().await?;
+        Ok(Engine {
+            shared,
+            _last: Arc::new(LastHandle(stop)),
+        })
+    }
+}
+
+/// All processors and all memory of the machine, as far as this process may use them.
+fn machine() -> Capacity {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let bytes = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
+            let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+            kib.checked_mul(1024)
+        })
+        .unwrap_or(1 << 30);
+    Capacity {
+        cpu: Cpu::from_whole_cores(u32::try_from(cores).unwrap_or(u32::MAX)),
+        memory: Memory::from_bytes(bytes),
+        gpus: Vec::new(),
+    }
+}
+
+impl Shared {
+    async fn reopen(self: &Arc<Self>) -> Result<()> {
+        let records = self.store.list().await?;
+        let known: BTreeSet<SandboxId> = records.iter().map(|r| r.sandbox.clone()).collect();
+        self.remove_orphans(&known).await?;
+        for record in records {
+            self.take_up(record).await?;
+        }
+        Ok(())
+    }
+
+    /// What the parts have and no record knows: left by a crash between two steps.
+    async fn remove_orphans(&self, known: &BTreeSet<SandboxId>) -> Result<()> {
+        for id in self.isolation.list().await? {
+            if !known.contains(&id) {
+                tracing::warn!(sandbox = %id, "removing a sandbox that no record knows");
+                self.isolation.remove(&id).await?;
+            }
+        }
+        for attachment in self.network.list().await? {
+            if !known.contains(&attachment.sandbox) {
+                self.network.detach(&attachment.sandbox).await?;
+            }
+        }
+        for key in self.images.prepared().await? {
+            if !known.contains(&key.sandbox) {
+                self.images.release(&key).await?;
+            }
+        }
+        for driver in &self.volumes {
+            for volume in driver.list().await? {
+                if !known.contains(&volume.sandbox) {
+                    driver.release(&volume.sandbox, &volume.name).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with one group where the journal says that it was.
+    async fn take_up(self: &Arc<Self>, mut record: GroupRecord) -> Result<()> {
+        let mut sandbox: Option<Arc<dyn Sandbox>> = None;
+        let mut status = None;
+        if !record.lifecycle.is_settled() {
+            match self.isolation.adopt(&record.sandbox).await {
+                Ok(found) => match found.status().await {
+                    Ok(now) => {
+                        sandbox = Some(found);
+                        status = Some(now);
+                    }
+                    Err(error) => {
+                        tracing::warn!(group = %record.group, error = %error.chain(), "the sandbox does not answer");
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(group = %record.group, error = %error.chain(), "the sandbox is gone");
+                }
+            }
+        }
+        let now = self.clock.now();
+        let group = record.group.clone();
+        if !record.lifecycle.is_settled() {
+            lock(&self.seats).seat(&group, &record.document);
+        }
+        let actions = record.lifecycle.resume(status.as_ref(), now);
+        tracing::info!(%group, adopted = sandbox.is_some(), "group taken up");
+        let member = Actor::spawn(self, record, sandbox, actions);
+        lock(&self.members).insert(group, member);
+        metrics::gauge!("aci_groups").increment(1.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! Whether a document can be accepted by this engine.
+
+use aci_core::error::{Error, Problem, Result};
+use aci_core::model::{ContainerGroup, EnvironmentVariable};
+
+use super::{Shared, act};
+
+impl Shared {
+    /// Refuses what is wrong with a document, all at once, and what the engine's parts cannot do.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] with all problems; [`ErrorKind::Unsupported`].
+    pub(crate) fn check(&self, document: &ContainerGroup) -> Result<()> {
+        for volume in &document.properties.volumes {
+            act::driver(self, volume)?;
+        }
+        let references = references(document);
+        if !references.is_empty() {
+            let mut error = Error::from_problems("group.create", references);
+            error = error.hint(
+                "this engine has no resolver for secret references; give the values themselves",
+            );
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+/// Everything that refers to a secret elsewhere, which this engine cannot look up.
+fn references(document: &ContainerGroup) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut note = |path: String, name: &str| {
+        problems.push(Problem::new(
+            "SecretReferenceNotSupported",
+            path,
+            format!("the secret reference '{name}' cannot be resolved here"),
+        ));
+    };
+    let properties = &document.properties;
+    let mut environment = |path: &str, variables: &[EnvironmentVariable]| {
+        for (i, variable) in variables.iter().enumerate() {
+            if let Some(name) = &variable.secure_value_reference {
+                note(
+                    format!("{path}.environmentVariables[{i}].secureValueReference"),
+                    name,
+                );
+            }
+        }
+    };
+    for (i, container) in properties.containers.iter().enumerate() {
+        let path = format!("properties.containers[{i}].properties");
+        environment(&path, &container.properties.environment_variables);
+    }
+    for (i, container) in properties.init_containers.iter().enumerate() {
+        let path = format!("properties.initContainers[{i}].properties");
+        environment(&path, &container.properties.environment_variables);
+    }
+    for (i, credential) in properties.image_registry_credentials.iter().enumerate() {
+        if let Some(name) = &credential.password_reference {
+            note(
+                format!("properties.imageRegistryCredentials[{i}].passwordReference"),
+                name,
+            );
+        }
+    }
+    for (i, volume) in properties.volumes.iter().enumerate() {
+        if let Some(references) = &volume.secret_reference {
+            for name in references.values() {
+                note(format!("properties.volumes[{i}].secretReference"), name);
+            }
+        }
+    }
+    problems
+}

@@ -1,0 +1,52 @@
+//! The engine's settings.
+
+use std::time::Duration;
+
+use aci_core::lifecycle::BackOff;
+use aci_core::size::{Capacity, Quota, WhenFull};
+
+/// Settings with ACI's values as defaults.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The region's name, in answers and messages. Default `local`.
+    pub location: String,
+    /// What the host gives to groups. Default: all of the machine's processors and memory.
+    pub capacity: Option<Capacity>,
+    /// What may be used. Default: no quota.
+    pub quota: Quota,
+    /// What happens to a group that fits the host but not now. Default: it is refused.
+    pub when_full: WhenFull,
+    /// Time between the stop signal and the kill. Default 10 s, Docker's value (ACI states none;
+    /// Kubernetes has 30 s).
+    pub grace: Duration,
+    /// Waits between restarts. Default: Kubernetes' values, 10 s doubled up to 5 min.
+    pub back_off: BackOff,
+    /// Log of a running container that is kept, in bytes. Default 4 MiB, as ACI.
+    pub running_log_bytes: u64,
+    /// Log of a stopped group's container that is kept, in bytes. Default 16 KiB, as ACI.
+    pub stopped_log_bytes: usize,
+    /// Log of a stopped group's container that is kept, in lines. Default 1,000, as ACI.
+    pub stopped_log_lines: u32,
+    /// Processes and threads of one container. Default 4,096.
+    pub pids_max: u32,
+    /// Notices that a slow watcher may be behind before it misses some. Default 1,024.
+    pub notices: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            location: "local".to_owned(),
+            capacity: None,
+            quota: Quota::UNLIMITED,
+            when_full: WhenFull::Refuse,
+            grace: Duration::from_secs(10),
+            back_off: BackOff::default(),
+            running_log_bytes: 4 << 20,
+            stopped_log_bytes: 16 << 10,
+            stopped_log_lines: 1_000,
+            pids_max: 4_096,
+            notices: 1_024,
+        }
+    }
+}
