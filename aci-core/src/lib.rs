@@ -14,4 +14,5 @@ pub mod id;
 pub mod lifecycle;
 pub mod model;
 pub mod size;
+pub mod template;
 pub mod time;

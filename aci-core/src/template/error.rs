@@ -1,0 +1,197 @@
+//! What can be wrong with a template, told with its place.
+
+use std::fmt;
+
+/// The class of a [`TemplateError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TemplateErrorKind {
+    /// The text is not JSON as Resource Manager reads it, or not a template at all.
+    Syntax,
+    /// A parameter is missing, unknown, of the wrong type or outside its constraints.
+    Parameter,
+    /// An expression cannot be parsed or evaluated.
+    Expression,
+    /// Resource Manager knows it, this evaluator does not.
+    Unsupported,
+    /// The value exists only while the deployment runs (`reference`, `listKeys` ...)
+    /// and no resolver supplied it.
+    Runtime,
+    /// Resources depend on each other in a circle, or on something that is not there.
+    Dependency,
+    /// The template is larger, deeper or more expensive than its [`Limits`](super::Limits).
+    Limit,
+}
+
+/// Why a template could not be read or evaluated.
+///
+/// The text never holds a computed value: a secure parameter may have gone into it. It
+/// names the JSON path, the expression as the template writes it, and the function.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TemplateError(Box<Inner>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Inner {
+    kind: TemplateErrorKind,
+    message: String,
+    path: Option<String>,
+    expression: Option<String>,
+    function: Option<String>,
+    position: Option<(usize, usize)>,
+}
+
+/// The result of reading or evaluating a template.
+pub type TemplateResult<T> = Result<T, TemplateError>;
+
+impl TemplateError {
+    pub(crate) fn new(kind: TemplateErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            path: None,
+            expression: None,
+            function: None,
+            position: None,
+        }))
+    }
+
+    pub(crate) fn expression(message: impl Into<String>) -> Self {
+        Self::new(TemplateErrorKind::Expression, message)
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(TemplateErrorKind::Unsupported, message)
+    }
+
+    pub(crate) fn limit(message: impl Into<String>) -> Self {
+        Self::new(TemplateErrorKind::Limit, message)
+    }
+
+    pub(crate) fn runtime(message: impl Into<String>) -> Self {
+        Self::new(TemplateErrorKind::Runtime, message)
+    }
+
+    /// Adds the JSON path unless a deeper place is already known.
+    pub(crate) fn at(mut self, path: &str) -> Self {
+        if self.0.path.is_none() {
+            self.0.path = Some(path.to_owned());
+        }
+        self
+    }
+
+    /// Adds the expression unless an inner one is already known.
+    pub(crate) fn within(mut self, expression: &str) -> Self {
+        if self.0.expression.is_none() {
+            self.0.expression = Some(shorten(expression));
+        }
+        self
+    }
+
+    /// Adds the function unless an inner one is already known.
+    pub(crate) fn calling(mut self, function: &str) -> Self {
+        if self.0.function.is_none() {
+            self.0.function = Some(function.to_owned());
+        }
+        self
+    }
+
+    pub(crate) fn located(mut self, line: usize, column: usize) -> Self {
+        if self.0.position.is_none() {
+            self.0.position = Some((line, column));
+        }
+        self
+    }
+
+    /// The class of the error.
+    #[must_use]
+    pub fn kind(&self) -> TemplateErrorKind {
+        self.0.kind
+    }
+
+    /// What is wrong, without the place.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The JSON path inside the template, such as `resources[0].properties.osType`.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        self.0.path.as_deref()
+    }
+
+    /// The expression as the template writes it, shortened when it is very long.
+    #[must_use]
+    pub fn expression_text(&self) -> Option<&str> {
+        self.0.expression.as_deref()
+    }
+
+    /// The function that failed.
+    #[must_use]
+    pub fn function(&self) -> Option<&str> {
+        self.0.function.as_deref()
+    }
+
+    /// Line and column in the text, both from 1, where the text itself is at fault.
+    #[must_use]
+    pub fn position(&self) -> Option<(usize, usize)> {
+        self.0.position
+    }
+
+    /// Resource Manager's error code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self.0.kind {
+            TemplateErrorKind::Syntax
+            | TemplateErrorKind::Parameter
+            | TemplateErrorKind::Expression
+            | TemplateErrorKind::Unsupported
+            | TemplateErrorKind::Runtime
+            | TemplateErrorKind::Dependency
+            | TemplateErrorKind::Limit => "InvalidTemplate",
+        }
+    }
+}
+
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 200;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        write!(
+            f,
+            "Deployment template validation failed: {}",
+            inner.message.trim_end_matches('.')
+        )?;
+        if let Some(function) = &inner.function {
+            write!(f, " (function '{function}')")?;
+        }
+        if let Some(expression) = &inner.expression {
+            write!(f, " in expression '{expression}'")?;
+        }
+        if let Some(path) = &inner.path {
+            write!(f, " at '{path}'")?;
+        }
+        if let Some((line, column)) = inner.position {
+            write!(f, " at line {line}, column {column}")?;
+        }
+        f.write_str(".")
+    }
+}
+
+impl fmt::Debug for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TemplateError")
+            .field("kind", &self.0.kind)
+            .field("text", &self.to_string())
+            .finish()
+    }
+}
+
+impl std::error::Error for TemplateError {}
