@@ -25,10 +25,21 @@ impl SyntaxError {
 
 /// Parses one JSON value that fills the whole text.
 pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
+    parse_as(text, false)
+}
+
+/// Parses JSON as Azure Resource Manager reads templates: a comma after the last value and strings
+/// in single quotes are taken too.
+pub(crate) fn parse_relaxed(text: &str) -> Result<Node, SyntaxError> {
+    parse_as(text, true)
+}
+
+fn parse_as(text: &str, relaxed: bool) -> Result<Node, SyntaxError> {
     let mut parser = Parser {
         rest: text,
         place: Place { line: 1, column: 1 },
         budget: Budget::default(),
+        relaxed,
     };
     parser.space()?;
     if parser.rest.is_empty() {
@@ -46,6 +57,7 @@ struct Parser<'a> {
     rest: &'a str,
     place: Place,
     budget: Budget,
+    relaxed: bool,
 }
 
 impl<'a> Parser<'a> {
@@ -120,7 +132,7 @@ impl<'a> Parser<'a> {
         let data = match self.peek() {
             Some('{') => self.object(depth)?,
             Some('[') => self.list(depth)?,
-            Some('"') => Data::Scalar(Scalar {
+            Some(quote) if self.quotes(quote) => Data::Scalar(Scalar {
                 kind: ScalarKind::Text,
                 text: self.string()?,
             }),
@@ -131,6 +143,11 @@ impl<'a> Parser<'a> {
             data,
             place: Some(place),
         })
+    }
+
+    /// Whether a string may begin with `c`.
+    fn quotes(&self, c: char) -> bool {
+        c == '"' || (self.relaxed && c == '\'')
     }
 
     fn object(&mut self, depth: usize) -> Result<Data, SyntaxError> {
@@ -146,7 +163,11 @@ impl<'a> Parser<'a> {
             self.space()?;
             let place = self.place;
             match self.peek() {
-                Some('"') => {}
+                Some(quote) if self.quotes(quote) => {}
+                Some('}') if self.relaxed => {
+                    self.bump();
+                    return Ok(Data::Map(entries));
+                }
                 Some('}') => {
                     return Err(
                         self.error("Expected a property after the comma; remove the last comma.")
@@ -199,6 +220,9 @@ impl<'a> Parser<'a> {
         }
         loop {
             self.space()?;
+            if self.relaxed && self.take("]") {
+                return Ok(Data::List(items));
+            }
             if self.peek() == Some(']') {
                 return Err(self.error("Expected a value after the comma; remove the last comma."));
             }
@@ -225,11 +249,11 @@ impl<'a> Parser<'a> {
 
     fn string(&mut self) -> Result<String, SyntaxError> {
         let start = self.place;
-        self.bump();
+        let quote = self.bump();
         let mut text = String::new();
         loop {
             match self.bump() {
-                Some('"') => {
+                end if end.is_some() && end == quote => {
                     self.budget.spend(text.len(), start)?;
                     return Ok(text);
                 }
@@ -249,6 +273,7 @@ impl<'a> Parser<'a> {
         let place = self.place;
         Ok(match self.bump() {
             Some(c @ ('"' | '\\' | '/')) => c,
+            Some('\'') if self.relaxed => '\'',
             Some('b') => '\u{8}',
             Some('f') => '\u{c}',
             Some('n') => '\n',

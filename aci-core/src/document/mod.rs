@@ -33,7 +33,7 @@
 //! # Ok::<(), aci_core::error::Error>(())
 //! ```
 
-mod json;
+pub(crate) mod json;
 mod limits;
 mod read;
 mod source_map;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::document::tree::Place;
+
 /// The class of a [`TemplateError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -37,7 +39,7 @@ struct Inner {
     path: Option<String>,
     expression: Option<String>,
     function: Option<String>,
-    position: Option<(usize, usize)>,
+    position: Option<Place>,
 }
 
 /// The result of reading or evaluating a template.
@@ -95,9 +97,9 @@ impl TemplateError {
         self
     }
 
-    pub(crate) fn located(mut self, line: usize, column: usize) -> Self {
+    pub(crate) fn located(mut self, place: Place) -> Self {
         if self.0.position.is_none() {
-            self.0.position = Some((line, column));
+            self.0.position = Some(place);
         }
         self
     }
@@ -132,9 +134,9 @@ impl TemplateError {
         self.0.function.as_deref()
     }
 
-    /// Line and column in the text, both from 1, where the text itself is at fault.
+    /// The place in the text, for a template that was read from one.
     #[must_use]
-    pub fn position(&self) -> Option<(usize, usize)> {
+    pub fn position(&self) -> Option<Place> {
         self.0.position
     }
 
@@ -161,25 +163,32 @@ fn shorten(text: &str) -> String {
     }
 }
 
-impl fmt::Display for TemplateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl TemplateError {
+    /// The message with function and expression, without path and place.
+    pub(crate) fn sentence(&self) -> String {
         let inner = &self.0;
-        write!(
-            f,
+        let mut text = format!(
             "Deployment template validation failed: {}",
             inner.message.trim_end_matches('.')
-        )?;
+        );
         if let Some(function) = &inner.function {
-            write!(f, " (function '{function}')")?;
+            text.push_str(&format!(" (function '{function}')"));
         }
         if let Some(expression) = &inner.expression {
-            write!(f, " in expression '{expression}'")?;
+            text.push_str(&format!(" in expression '{expression}'"));
         }
-        if let Some(path) = &inner.path {
+        text
+    }
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence())?;
+        if let Some(path) = &self.0.path {
             write!(f, " at '{path}'")?;
         }
-        if let Some((line, column)) = inner.position {
-            write!(f, " at line {line}, column {column}")?;
+        if let Some(place) = self.0.position {
+            write!(f, " at line {}, column {}", place.line, place.column)?;
         }
         f.write_str(".")
     }

@@ -8,13 +8,13 @@ use super::error::{TemplateError, TemplateResult};
 
 /// Bounds on a template and on its evaluation.
 ///
-/// The defaults for text, expressions, parameters, variables, resources, outputs and copies
-/// are Resource Manager's own; the others keep a hostile template from running long.
+/// The text itself is bounded by [`MAX_BYTES`](crate::document::MAX_BYTES) and
+/// [`MAX_DEPTH`](crate::document::MAX_DEPTH). The defaults for expressions, parameters,
+/// variables, resources, outputs and copies are Resource Manager's own; the others keep a
+/// hostile template from running long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of the template's text (4 MiB).
-    pub text: usize,
     /// Characters of one expression (24,576).
     pub expression: usize,
     /// Parameters (256).
@@ -27,7 +27,7 @@ pub struct Limits {
     pub outputs: usize,
     /// Iterations of one copy loop (800).
     pub copies: usize,
-    /// Depth of JSON values and of expressions inside each other (96).
+    /// Depth of JSON values and of expressions inside each other (160).
     pub depth: usize,
     /// Work: one unit for each value and each byte of text that an evaluation makes (16 Mi).
     pub work: u64,
@@ -36,14 +36,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            text: 4 << 20,
             expression: 24_576,
             parameters: 256,
             variables: 256,
             resources: 800,
             outputs: 64,
             copies: 800,
-            depth: 96,
+            depth: 160,
             work: 16 << 20,
         }
     }

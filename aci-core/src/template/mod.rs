@@ -39,6 +39,9 @@
 //! deployments of inner and outer scope, and symbolic names (language version 2.0) are
 //! evaluated; linked templates and key vault references are refused.
 //!
+//! [`Evaluated::container_groups`] gives the container groups; the other resources are there as
+//! JSON.
+//!
 //! # What has to wait
 //!
 //! `reference` and `listKeys` ask a [`RuntimeResolver`] first. `reference` of a resource of the
@@ -60,11 +63,12 @@ mod deploy;
 mod error;
 mod eval;
 mod functions;
-mod json;
+mod groups;
 mod lexer;
 mod limits;
 mod parameters;
 mod parser;
+mod places;
 mod resources;
 mod result;
 mod scope;
@@ -87,6 +91,7 @@ pub use parameters::Parameters;
 pub use result::{CONTAINER_GROUPS, Evaluated, Output, Resource};
 
 use eval::Evaluator;
+use places::Places;
 use scope::{Level, Locals, Scope};
 use value::get;
 
@@ -96,6 +101,7 @@ use value::get;
 #[derive(Clone, PartialEq)]
 pub struct Template {
     root: Map<String, Value>,
+    places: Places,
 }
 
 impl Template {
@@ -106,14 +112,11 @@ impl Template {
     ///
     /// The text is not JSON (with line and column), or not a template.
     pub fn parse(text: &str) -> TemplateResult<Self> {
-        let limits = Limits::default();
-        if text.len() > limits.text {
-            return Err(TemplateError::limit(format!(
-                "the template is larger than {} bytes",
-                limits.text
-            )));
+        let (places, value) = Places::of(places::read(text)?);
+        match Self::from_value(value) {
+            Ok(template) => Ok(Self { places, ..template }),
+            Err(error) => Err(places.locate(error)),
         }
-        Self::from_value(json::read(text, limits.depth)?)
     }
 
     /// Takes a template that is read already.
@@ -133,7 +136,10 @@ impl Template {
             }
         };
         match get(&root, "resources") {
-            Some(Value::Array(_) | Value::Object(_)) => Ok(Self { root }),
+            Some(Value::Array(_) | Value::Object(_)) => Ok(Self {
+                root,
+                places: Places::default(),
+            }),
             Some(other) => Err(syntax(format!(
                 "'resources' must be an Array or an Object, not {}",
                 value::type_name(other)
@@ -193,6 +199,10 @@ impl Template {
     /// resources depend on each other in a circle, or a limit is passed. The error names the
     /// JSON path, the expression and the function, never a computed value.
     pub fn evaluate(&self, context: &EvaluationContext<'_>) -> TemplateResult<Evaluated> {
+        self.run(context).map_err(|error| self.places.locate(error))
+    }
+
+    fn run(&self, context: &EvaluationContext<'_>) -> TemplateResult<Evaluated> {
         let evaluator = Evaluator::new(context);
         let scope = Rc::new(Scope {
             names: Rc::new(deploy::names(
@@ -210,7 +220,7 @@ impl Template {
             nesting: 0,
         });
         let outcome = deploy::run(&evaluator, &scope, &Locals::default(), "")?;
-        Ok(Evaluated::new(outcome))
+        Ok(Evaluated::new(outcome, self.places.clone()))
     }
 }
 

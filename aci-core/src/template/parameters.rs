@@ -9,8 +9,7 @@ use serde_json::{Map, Value};
 
 use super::error::{TemplateError, TemplateErrorKind, TemplateResult};
 use super::eval::{Evaluator, join};
-use super::json;
-use super::limits::Limits;
+use super::places::{Places, read};
 use super::scope::{Frame, Lazy, Locals, Names, ParameterSlot, Part, Scope, force};
 use super::value::{find_pending, get, same, type_name};
 use super::variables::section;
@@ -57,14 +56,8 @@ impl Parameters {
     ///
     /// The text is not JSON, is none of these forms, or takes a value from a key vault.
     pub fn from_json(text: &str) -> TemplateResult<Self> {
-        let limits = Limits::default();
-        if text.len() > limits.text {
-            return Err(TemplateError::limit(format!(
-                "the parameter file is larger than {} bytes",
-                limits.text
-            )));
-        }
-        Self::from_value(&json::read(text, limits.depth)?)
+        let (places, value) = Places::of(read(text)?);
+        Self::from_value(&value).map_err(|error| places.locate(error))
     }
 
     /// Reads the same forms from a JSON value.

@@ -7,8 +7,10 @@ use serde_json::Value;
 use super::deploy::{self, Outcome};
 use super::error::{TemplateError, TemplateResult};
 use super::eval::Pending;
+use super::places::Places;
 use super::resources::{Body, Slot};
 use super::value::unmark;
+use crate::document::tree::Place;
 
 /// The type of container groups.
 pub const CONTAINER_GROUPS: &str = "Microsoft.ContainerInstance/containerGroups";
@@ -24,14 +26,23 @@ pub struct Evaluated {
     pub resources: Vec<Resource>,
     /// The outputs, in the order of the template.
     pub outputs: Vec<Output>,
+    pub(crate) places: Places,
 }
 
 impl Evaluated {
-    pub(crate) fn new(outcome: Outcome) -> Self {
+    pub(crate) fn new(outcome: Outcome, places: Places) -> Self {
         Self {
             resources: outcome.resources,
             outputs: deploy::finish(outcome.outputs),
+            places,
         }
+    }
+
+    /// Where the value at a path of the template stands in its text, or the nearest one around
+    /// it; `None` for a template that was no text.
+    #[must_use]
+    pub fn place(&self, path: &str) -> Option<Place> {
+        self.places.nearest(path)
     }
 
     /// The resources of a type, in any case.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Call;
 use crate::template::error::TemplateResult;
-use crate::template::json::read;
+use crate::template::places::read;
 
 pub(super) fn base64(call: &Call<'_, '_, '_>) -> TemplateResult<Value> {
     call.arity(1, 1)?;
@@ -37,13 +37,15 @@ pub(super) fn json(call: &Call<'_, '_, '_>) -> TemplateResult<Value> {
 
 fn parse(call: &Call<'_, '_, '_>, text: &str) -> TemplateResult<Value> {
     call.spend(text.len())?;
-    // The reader's own message may show a property name of a secret object.
-    read(text, call.evaluator.budget.limits().depth).map_err(|error| match error.position() {
-        Some((line, column)) => call.refuse(format!(
-            "the text is not JSON at line {line}, column {column} of it"
+    // The reader's own message may show a part of a secret.
+    let node = read(text).map_err(|error| match error.position() {
+        Some(place) => call.refuse(format!(
+            "the text is not JSON at line {}, column {} of it",
+            place.line, place.column
         )),
-        None => error,
-    })
+        None => call.refuse("the text is not JSON"),
+    })?;
+    Ok(node.to_json())
 }
 
 pub(super) fn data_uri(call: &Call<'_, '_, '_>) -> TemplateResult<Value> {
