@@ -19,12 +19,12 @@ pub(crate) enum Expr {
         /// The function as written.
         name: String,
         /// Its arguments.
-        arguments: Vec<Expr>,
+        arguments: Vec<Self>,
     },
     /// Properties and elements taken from a value, left to right.
     Access {
         /// The value.
-        base: Box<Expr>,
+        base: Box<Self>,
         /// The steps; at least one.
         steps: Vec<Step>,
     },

@@ -14,6 +14,12 @@ use crate::document::tree::{Data, Node, Place};
 /// a trailing comma are accepted.
 pub(crate) fn read(text: &str) -> TemplateResult<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.len() > MAX_BYTES {
+        return Err(TemplateError::limit(format!(
+            "the text has {} bytes; at most {MAX_BYTES} are read",
+            text.len()
+        )));
+    }
     parse_relaxed(text).map_err(|error| {
         TemplateError::new(TemplateErrorKind::Syntax, error.message).located(error.place)
     })

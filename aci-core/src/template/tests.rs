@@ -535,6 +535,11 @@ fn errors_have_places() {
             .contains("'resources' is not found")
     );
     assert!(Template::parse("[").is_err());
+    let large = format!("{{\"resources\": [], \"x\": \"{}\"}}", "x".repeat(5 << 20));
+    assert_eq!(
+        Template::parse(&large).unwrap_err().kind(),
+        TemplateErrorKind::Limit
+    );
 }
 
 struct Runtime;
@@ -896,8 +901,10 @@ fn hostile_templates_end_quickly() {
         TemplateErrorKind::Limit,
         &["300 parameters, at most 256"],
     );
-    let mut limits = Limits::default();
-    limits.expression = 10;
+    let limits = Limits {
+        expression: 10,
+        ..Limits::default()
+    };
     let template =
         Template::from_value(json!({ "resources": [group("[concat('a', 'b')]", json!({}))] }))
             .unwrap();
