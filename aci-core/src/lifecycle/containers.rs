@@ -22,11 +22,11 @@ impl Lifecycle {
             return;
         }
         let apps = || self.containers.iter().filter(|c| !c.init);
-        let begun = apps().all(|c| {
-            !matches!(
-                c.state,
-                ContainerPhase::Waiting | ContainerPhase::Starting { .. }
-            )
+        let begun = apps().all(|c| match c.state {
+            ContainerPhase::Waiting | ContainerPhase::Starting { .. } => c.begun,
+            ContainerPhase::Running { .. }
+            | ContainerPhase::BackOff { .. }
+            | ContainerPhase::Ended => true,
         });
         if begun && !self.is_provisioned() {
             self.provisioning = super::ProvisioningState::Succeeded;
@@ -124,6 +124,7 @@ impl Lifecycle {
             return;
         };
         let since = since.unwrap_or(self.now).min(self.now);
+        self.containers[index].begun = true;
         self.containers[index].state = ContainerPhase::Running {
             attempt,
             since,
@@ -192,6 +193,7 @@ impl Lifecycle {
         let back_off = self.plan.back_off;
         let runs = matches!(self.phase, Phase::Running);
         let record = &mut self.containers[index];
+        record.begun = true;
         let policy = if record.init {
             self.plan.restart_policy.of_init_containers()
         } else {

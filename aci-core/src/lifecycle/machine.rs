@@ -126,7 +126,9 @@ impl Lifecycle {
             self.check_provisioning_time();
             let before = (self.phase, self.sandbox);
             // Before anything else, so that traffic is withheld before containers are stopped.
-            self.set_ready(out);
+            if !matches!(self.phase, Phase::Destroying { .. }) {
+                self.set_ready(out);
+            }
             match self.phase {
                 Phase::Pulling => self.advance_pulls(out),
                 Phase::Creating => self.advance_creation(out),

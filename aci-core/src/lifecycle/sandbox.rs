@@ -255,8 +255,9 @@ impl Lifecycle {
         }
         // As Kubernetes does when a pod's sandbox has changed: all init containers run again, and
         // of the others those that the restart policy starts again.
-        for record in self.containers.iter_mut().filter(|c| c.init) {
-            if record.state == ContainerPhase::Ended {
+        for record in &mut self.containers {
+            record.begun = false;
+            if record.init && record.state == ContainerPhase::Ended {
                 record.state = ContainerPhase::Waiting;
             }
         }

@@ -229,6 +229,8 @@ pub(super) struct ContainerRecord {
     pub(super) name: String,
     pub(super) init: bool,
     pub(super) state: ContainerPhase,
+    /// Whether a start was answered, well or badly, since all containers were to be started last.
+    pub(super) begun: bool,
     /// The attempt that is not a restart.
     pub(super) first_attempt: u32,
     /// The attempt of the next start.
@@ -301,6 +303,7 @@ impl ContainerRecord {
             name: name.to_owned(),
             init,
             state: ContainerPhase::Waiting,
+            begun: false,
             first_attempt: attempt,
             next_attempt: attempt,
             failures: 0,
