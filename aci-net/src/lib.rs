@@ -1,1 +1,41 @@
 //! Networks of container groups: addresses, names and rules.
+//!
+//! Two drivers implement [`NetworkDriver`](aci_core::contract::NetworkDriver):
+//!
+//! | driver | needs | gives |
+//! |---|---|---|
+//! | [`BridgeNetwork`] | `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` (root) | an address for each group, reached by the host and by other groups |
+//! | [`LoopbackNetwork`] | nothing | loopback inside each group |
+//!
+//! What a driver lacks here and now, and what would bring it, is in its
+//! [`NetworkCapability`](aci_core::contract::NetworkCapability).
+//!
+//! The kernel is changed through netlink sockets only; no program is run and none need be
+//! installed.
+//!
+//! # Observability
+//!
+//! Spans (`tracing`): `network.open`, `network.attach`, `network.set_ready`, `network.detach`, with
+//! the sandbox's id. Events: `info` for what opening mended, `warn` for a journal that a crash cut
+//! off, `error` for what could not be undone.
+//!
+//! | metric | kind | what |
+//! |---|---|---|
+//! | `aci_net_attachments` | gauge | groups with a network |
+//! | `aci_net_addresses` | gauge | addresses in use |
+//! | `aci_net_attach_seconds` | histogram | from the start of a batch to an attachment's answer |
+//! | `aci_net_detach_seconds` | histogram | the same for detachments |
+//! | `aci_net_refused_total` | counter | attachments that failed |
+//! | `aci_net_mended_total` | counter | things that opening removed or undid |
+#![forbid(unsafe_code)]
+
+mod bridge;
+mod error;
+mod ipam;
+mod loopback;
+mod netlink;
+mod resolv;
+
+pub use bridge::{BridgeNetwork, BridgeOptions};
+pub use ipam::{DEFAULT_RANGES, Subnet, VirtualNetwork};
+pub use loopback::LoopbackNetwork;

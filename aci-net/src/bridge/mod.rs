@@ -1,0 +1,217 @@
+//! A network with addresses, made in the kernel by a program with root's rights.
+
+mod choose;
+mod host;
+mod journal;
+mod ledger;
+mod names;
+mod options;
+mod worker;
+
+use std::fmt;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+
+use aci_core::contract::{AttachRequest, Attachment, NetworkCapability, NetworkDriver};
+use aci_core::error::{Error, ErrorKind, Result};
+use aci_core::id::SandboxId;
+use async_trait::async_trait;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::sync::oneshot;
+
+pub use options::BridgeOptions;
+use worker::{Command, Reply, Worker};
+
+const OPEN: &str = "network.open";
+
+/// Groups with addresses of their own in a virtual network on this host.
+///
+/// Each group gets a virtual Ethernet pair; its end inside is `eth0` with an address that stands
+/// alone (/32), so that all its traffic, also within a subnet, is routed by the host and can be
+/// judged there. Neighbours are fixed, so nothing is asked or answered by ARP, and the host drops
+/// packets with a sender's address that is not the group's. Groups of all subnets reach each other
+/// and the gateway's addresses (the second of each subnet), which are the host's; the host reaches
+/// the groups; its loopback is out of reach. The gateway's addresses are on a bridge without ports,
+/// which stands while at least one group is attached.
+///
+/// Forwarding is switched on for packets that come from groups only. Other links, rules and
+/// settings of the host are not touched; ours are known by link group, alias, route protocol and
+/// metric.
+///
+/// # State
+/// Before the kernel hears of an attachment, its addresses and names are in a journal in the state
+/// directory. Opening removes what was half made, finishes what was half removed, and removes
+/// links and routes of ours that no attachment explains. Dropping the value leaves attachments as
+/// they are; opening the same directory again finds them.
+#[derive(Clone)]
+pub struct BridgeNetwork {
+    commands: Sender<Command>,
+    directory: Arc<std::path::PathBuf>,
+}
+
+impl fmt::Debug for BridgeNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BridgeNetwork")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BridgeNetwork {
+    /// Opens the network of a state directory and mends what an earlier program left half done.
+    ///
+    /// # Errors
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) without `CAP_NET_ADMIN` in the host's
+    /// network namespace; [`Conflict`](ErrorKind::Conflict) if another program has the directory
+    /// open, or if the addresses clash with the host's routes or with those of attached groups;
+    /// [`Corrupt`](ErrorKind::Corrupt) for a damaged journal; [`Invalid`](ErrorKind::Invalid) for
+    /// bad options; [`Internal`](ErrorKind::Internal) otherwise.
+    ///
+    /// # Cancel safety
+    /// The directory may stay locked for the moment that opening takes; open it again.
+    #[tracing::instrument(name = "network.open", skip_all, fields(directory = %options.directory.display()))]
+    pub async fn open(options: BridgeOptions) -> Result<Self> {
+        let home = match &options.host {
+            Some(host) => Arc::clone(host),
+            None => Arc::new(own_namespace()?),
+        };
+        let boot = match &options.boot {
+            Some(boot) => boot.clone(),
+            None => boot_id()?,
+        };
+        let directory = Arc::new(options.directory.clone());
+        let (commands, queue) = mpsc::channel();
+        let (opened, result) = oneshot::channel();
+        let run = move || {
+            // The thread stays in the host's namespace, whatever its maker's is.
+            let entered = move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(|errno| {
+                    let what = "enter the host's network namespace";
+                    let text = None;
+                    crate::error::refused(OPEN, crate::netlink::Refusal { what, errno, text })
+                });
+            match entered.and_then(|()| Worker::open(options, home, boot)) {
+                Ok(worker) => {
+                    if opened.send(Ok(())).is_ok() {
+                        worker.run(&queue);
+                    }
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("aci-net".to_owned())
+            .spawn(run)
+            .map_err(|e| {
+                Error::new(ErrorKind::Internal, OPEN, "cannot start a thread").because(e)
+            })?;
+        result.await.unwrap_or_else(|_| Err(gone(OPEN)))?;
+        Ok(Self {
+            commands,
+            directory,
+        })
+    }
+
+    async fn ask<T>(
+        &self,
+        operation: &'static str,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(command(reply))
+            .map_err(|_| gone(operation))?;
+        answer.await.unwrap_or_else(|_| Err(gone(operation)))
+    }
+}
+
+fn gone(operation: &'static str) -> Error {
+    Error::new(
+        ErrorKind::Lost,
+        operation,
+        "the network's thread has ended unexpectedly",
+    )
+    .hint("open the network again; it mends itself")
+}
+
+/// The calling thread's network namespace.
+fn own_namespace() -> Result<OwnedFd> {
+    let path = "/proc/thread-self/ns/net";
+    File::open(path).map(OwnedFd::from).map_err(|e| {
+        Error::new(
+            ErrorKind::Internal,
+            OPEN,
+            "cannot open the network namespace",
+        )
+        .on(path)
+        .hint("the program needs /proc")
+        .because(e)
+    })
+}
+
+fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .map_err(|e| {
+            Error::new(ErrorKind::Internal, OPEN, "cannot read the boot's id")
+                .on(path)
+                .hint("the program needs /proc")
+                .because(e)
+        })
+}
+
+#[async_trait]
+impl NetworkDriver for BridgeNetwork {
+    fn capability(&self) -> NetworkCapability {
+        NetworkCapability {
+            name: "bridge".to_owned(),
+            addresses: true,
+            publish: false,
+            outbound: false,
+            names: false,
+            missing: vec![
+                "ports are not published on the host: reach a group by its own address, which the host and other groups can".to_owned(),
+                "groups do not reach the internet: their addresses are not translated to the host's; reach what they need on the host by the gateway's address".to_owned(),
+                "dnsNameLabel gets no name: ipAddress.fqdn stays empty; use the group's address".to_owned(),
+                "while traffic is withheld from a group that is not ready, the group cannot send to the outside either".to_owned(),
+            ],
+        }
+    }
+
+    #[tracing::instrument(name = "network.attach", skip_all, fields(sandbox = %request.sandbox))]
+    async fn attach(&self, request: AttachRequest) -> Result<Attachment> {
+        self.ask("network.attach", |reply| {
+            Command::Attach(Box::new(request), reply)
+        })
+        .await
+    }
+
+    #[tracing::instrument(name = "network.set_ready", skip(self))]
+    async fn set_ready(&self, sandbox: &SandboxId, ready: bool) -> Result<()> {
+        self.ask("network.set_ready", |reply| {
+            Command::Ready(sandbox.clone(), ready, reply)
+        })
+        .await
+    }
+
+    #[tracing::instrument(name = "network.detach", skip(self))]
+    async fn detach(&self, sandbox: &SandboxId) -> Result<()> {
+        self.ask("network.detach", |reply| {
+            Command::Detach(sandbox.clone(), reply)
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<Attachment>> {
+        self.ask("network.list", Command::List).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! How a [`BridgeNetwork`](super::BridgeNetwork) is opened.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aci_core::contract::{Clock, SystemClock};
+
+use super::ledger::Bounds;
+use crate::ipam::VirtualNetwork;
+
+/// Settings of a [`BridgeNetwork`](super::BridgeNetwork).
+#[derive(Clone)]
+pub struct BridgeOptions {
+    pub(super) directory: PathBuf,
+    pub(super) network: Option<VirtualNetwork>,
+    pub(super) bounds: Bounds,
+    pub(super) rest: Duration,
+    pub(super) mtu: Option<u32>,
+    pub(super) resolv_conf: PathBuf,
+    pub(super) host: Option<Arc<OwnedFd>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) boot: Option<String>,
+    pub(super) step: Option<fn(&'static str)>,
+}
+
+impl fmt::Debug for BridgeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BridgeOptions")
+            .field("directory", &self.directory)
+            .field("network", &self.network)
+            .field("bounds", &self.bounds)
+            .field("rest", &self.rest)
+            .field("mtu", &self.mtu)
+            .field("resolv_conf", &self.resolv_conf)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BridgeOptions {
+    /// Settings with a state directory, which is made if missing and is used by one program at a
+    /// time. Everything else has a default: a free range for the virtual network, 250 groups,
+    /// 16,000 addresses, freed addresses rest for 30 seconds, the MTU of the host's default route.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            network: None,
+            bounds: Bounds {
+                groups: 250,
+                addresses: 16_000,
+            },
+            rest: Duration::from_secs(30),
+            mtu: None,
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            host: None,
+            clock: Arc::new(SystemClock::default()),
+            boot: None,
+            step: None,
+        }
+    }
+
+    /// The virtual network. Without it the first of
+    /// [`DEFAULT_RANGES`](crate::DEFAULT_RANGES) that touches no route of the host becomes one
+    /// subnet named `default`.
+    #[must_use]
+    pub fn network(mut self, network: VirtualNetwork) -> Self {
+        self.network = Some(network);
+        self
+    }
+
+    /// The most groups on this host, 250 by default (Azure's network plugin).
+    #[must_use]
+    pub const fn max_groups(mut self, groups: usize) -> Self {
+        self.bounds.groups = groups;
+        self
+    }
+
+    /// The most addresses in the virtual network, 16,000 by default (Azure's network plugin).
+    #[must_use]
+    pub const fn max_addresses(mut self, addresses: usize) -> Self {
+        self.bounds.addresses = addresses;
+        self
+    }
+
+    /// How long a freed address rests before another group gets it; 30 seconds by default.
+    #[must_use]
+    pub const fn address_rest(mut self, rest: Duration) -> Self {
+        self.rest = rest;
+        self
+    }
+
+    /// The largest packet in bytes, 1280 to 65535; by default that of the link of the host's default
+    /// route, or 1500.
+    #[must_use]
+    pub const fn mtu(mut self, mtu: u32) -> Self {
+        self.mtu = Some(mtu);
+        self
+    }
+
+    /// The file with the host's resolvers, which groups without `dnsConfig` get; by default
+    /// `/etc/resolv.conf`.
+    #[must_use]
+    pub fn resolv_conf(mut self, path: impl Into<PathBuf>) -> Self {
+        self.resolv_conf = path.into();
+        self
+    }
+
+    /// The network namespace that plays the host; by default that of the thread that opens the
+    /// network.
+    #[must_use]
+    pub fn host_namespace(mut self, namespace: OwnedFd) -> Self {
+        self.host = Some(Arc::new(namespace));
+        self
+    }
+
+    /// The clock by which addresses rest; by default the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Plays another boot of the machine.
+    #[cfg(test)]
+    pub(super) fn boot(mut self, boot: &str) -> Self {
+        self.boot = Some(boot.to_owned());
+        self
+    }
+
+    /// Called with the name of each step, before it; where a test kills the program.
+    #[cfg(test)]
+    pub(super) const fn step(mut self, step: fn(&'static str)) -> Self {
+        self.step = Some(step);
+        self
+    }
+}

@@ -1,0 +1,425 @@
+//! The driver against the kernel, in network namespaces that the tests make: one plays the host,
+//! others the groups. The machine's own network is not touched.
+
+mod crash;
+mod lab;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use aci_core::contract::{AttachRequest, NetworkDriver};
+use aci_core::error::ErrorKind;
+use aci_core::model::{DnsConfiguration, IpAddress, IpAddressType};
+use ipnet::IpNet;
+
+use super::*;
+use crate::{Subnet, VirtualNetwork};
+use lab::{Lab, connect, root, serve};
+
+#[tokio::test]
+async fn groups_the_host_and_the_gateway_reach_each_other() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let network = lab.open().await;
+    let (a, b) = (lab.group("a"), lab.group("b"));
+    let at_a = network.attach(a.request()).await.unwrap();
+    let at_b = network.attach(b.request()).await.unwrap();
+    assert_eq!(at_a.addresses[0].to_string(), "10.88.0.4/16");
+    assert_eq!(at_b.addresses[0].to_string(), "10.88.0.5/16");
+    assert_eq!(at_a.ip, None, "no ipAddress was asked for");
+    let address = |a: &Attachment| a.addresses[0].addr();
+    serve(&a.namespace, 80, "a");
+    serve(&b.namespace, 80, "b");
+    serve(&lab.host, 7070, "host");
+    let gateway: IpAddr = "10.88.0.1".parse().unwrap();
+    assert_eq!(
+        connect(&lab.host, address(&at_a), 80).unwrap(),
+        ("a".to_owned(), gateway)
+    );
+    assert_eq!(connect(&lab.host, address(&at_b), 80).unwrap().0, "b");
+    // A group sees the other's own address: nothing is translated.
+    assert_eq!(
+        connect(&b.namespace, address(&at_a), 80).unwrap(),
+        ("a".to_owned(), address(&at_b))
+    );
+    assert_eq!(connect(&a.namespace, gateway, 7070).unwrap().0, "host");
+    assert_eq!(connect(&a.namespace, address(&at_a), 80).unwrap().0, "a");
+    assert_eq!(network.list().await.unwrap(), [at_a.clone(), at_b]);
+    // Again: the same answer, and it still works.
+    assert_eq!(network.attach(a.request()).await.unwrap(), at_a);
+    assert_eq!(connect(&lab.host, address(&at_a), 80).unwrap().0, "a");
+    // An address of the network that nobody has does not leave the host.
+    let nobody = connect(&a.namespace, "10.88.0.77".parse().unwrap(), 80).unwrap_err();
+    assert_eq!(nobody.kind(), std::io::ErrorKind::HostUnreachable);
+
+    network.detach(&a.id).await.unwrap();
+    network.detach(&a.id).await.unwrap();
+    assert!(connect(&lab.host, address(&at_a), 80).is_err());
+    assert_eq!(
+        connect(&lab.host, "10.88.0.5".parse().unwrap(), 80)
+            .unwrap()
+            .0,
+        "b"
+    );
+    network.detach(&b.id).await.unwrap();
+    lab.assert_clean();
+    assert_eq!(lab::names(&a.namespace), ["lo"]);
+}
+
+#[tokio::test]
+async fn the_host_s_loopback_is_out_of_reach_and_senders_cannot_lie() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let network = lab.open().await;
+    let (a, b) = (lab.group("a"), lab.group("b"));
+    let at_a = network.attach(a.request()).await.unwrap();
+    let at_b = network.attach(b.request()).await.unwrap();
+    lab::serve_on(&lab.host, "127.0.0.1:7071".parse().unwrap(), "loopback");
+    assert!(connect(&a.namespace, "10.88.0.1".parse().unwrap(), 7071).is_err());
+    // What a group sends with its own address arrives, with another group's it does not.
+    let target = lab::listen_udp(&lab.host, "10.88.0.1:7072".parse().unwrap());
+    let own = at_a.addresses[0].addr();
+    let other = at_b.addresses[0].addr();
+    lab::add_address(&a.namespace, "eth0", other);
+    lab::send_udp(&a.namespace, other, "10.88.0.1:7072", b"forged");
+    lab::send_udp(&a.namespace, own, "10.88.0.1:7072", b"honest");
+    let mut buffer = [0; 16];
+    let (length, from) = target.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], from.ip()), (&b"honest"[..], own));
+}
+
+#[tokio::test]
+async fn traffic_is_withheld_from_a_group_that_is_not_ready() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let network = lab.open().await;
+    let (a, b) = (lab.group("a"), lab.group("b"));
+    let address = network.attach(a.request()).await.unwrap().addresses[0].addr();
+    network.attach(b.request()).await.unwrap();
+    serve(&a.namespace, 80, "a");
+    network.set_ready(&a.id, false).await.unwrap();
+    assert!(connect(&lab.host, address, 80).is_err());
+    assert!(connect(&b.namespace, address, 80).is_err());
+    // Inside, where probes run, nothing changes.
+    assert_eq!(
+        connect(&a.namespace, "127.0.0.1".parse().unwrap(), 80)
+            .unwrap()
+            .0,
+        "a"
+    );
+    assert_eq!(connect(&a.namespace, address, 80).unwrap().0, "a");
+    // It holds across a restart of the program.
+    drop(network);
+    let network = lab.open().await;
+    assert!(connect(&lab.host, address, 80).is_err());
+    network.set_ready(&a.id, true).await.unwrap();
+    assert_eq!(connect(&lab.host, address, 80).unwrap().0, "a");
+    assert_eq!(connect(&b.namespace, address, 80).unwrap().0, "a");
+    network
+        .set_ready(&"unknown".parse().unwrap(), false)
+        .await
+        .unwrap();
+    network.set_ready(&a.id, false).await.unwrap();
+    network.detach(&a.id).await.unwrap();
+    network.detach(&b.id).await.unwrap();
+    lab.assert_clean();
+}
+
+#[tokio::test]
+async fn sixty_four_at_once_and_no_more_than_two_hundred_and_fifty() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let network = lab.open().await;
+    let groups: Vec<_> = (0..251).map(|i| lab.group(&format!("g{i}"))).collect();
+    let attach = |from: usize, to: usize| {
+        let tasks: Vec<_> = groups[from..to]
+            .iter()
+            .map(|g| tokio::spawn(network.clone().attach_owned(g.request())))
+            .collect();
+        async {
+            let mut all = Vec::new();
+            for task in tasks {
+                all.push(task.await.unwrap());
+            }
+            all
+        }
+    };
+    let started = Instant::now();
+    let first = attach(0, 64).await;
+    println!("64 attaches: {:?}", started.elapsed());
+    let mut addresses: Vec<_> = first
+        .iter()
+        .map(|a| a.as_ref().unwrap().addresses[0].addr())
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 64);
+    assert_eq!(lab.own_links(), 65);
+    let rest = attach(64, 251).await;
+    let refused: Vec<_> = rest.iter().filter_map(|r| r.as_ref().err()).collect();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].kind(), ErrorKind::Exhausted);
+    assert!(refused[0].to_string().contains("250"), "{}", refused[0]);
+    let some = first[17].as_ref().unwrap().addresses[0].addr();
+    serve(&groups[17].namespace, 80, "17");
+    assert_eq!(
+        connect(&groups[249].namespace, some, 80)
+            .map(|r| r.0)
+            .ok()
+            .or_else(|| {
+                // The refused one may be this one.
+                Some(connect(&groups[248].namespace, some, 80).unwrap().0)
+            })
+            .unwrap(),
+        "17"
+    );
+    let started = Instant::now();
+    let tasks: Vec<_> = groups
+        .iter()
+        .map(|g| {
+            let (network, id) = (network.clone(), g.id.clone());
+            tokio::spawn(async move { network.detach(&id).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    println!("250 detaches: {:?}", started.elapsed());
+    lab.assert_clean();
+}
+
+#[tokio::test]
+async fn a_group_that_is_gone_leaves_nothing_after_detach() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let network = lab.open().await;
+    let group = lab.group("a");
+    network.attach(group.request()).await.unwrap();
+    let id = group.id.clone();
+    drop(group);
+    // The kernel removes a namespace, and the pair with it, in the background.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lab.own_links() > 1 {
+        assert!(Instant::now() < deadline, "the pair outlives its namespace");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(network);
+    let network = lab.open().await;
+    assert_eq!(network.list().await.unwrap().len(), 1);
+    network.detach(&id).await.unwrap();
+    lab.assert_clean();
+}
+
+#[tokio::test]
+async fn documents_choose_their_subnet_address_and_name_servers() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    let subnets = vec![
+        Subnet::new("front", vec![net("10.5.0.0/24")]).unwrap(),
+        Subnet::new("back", vec![net("10.5.1.0/29"), net("fd00:5::/64")]).unwrap(),
+    ];
+    let ranges = vec![net("10.5.0.0/16"), net("fd00:5::/48")];
+    let virtual_network = VirtualNetwork::new("prod", ranges, subnets).unwrap();
+    std::fs::write(
+        lab.path("resolv.conf"),
+        "nameserver 127.0.0.53\nnameserver 192.0.2.53\n",
+    )
+    .unwrap();
+    let options = || {
+        lab.options()
+            .network(virtual_network.clone())
+            .resolv_conf(lab.path("resolv.conf"))
+    };
+    let network = BridgeNetwork::open(options()).await.unwrap();
+    let (a, b, c) = (lab.group("a"), lab.group("b"), lab.group("c"));
+    let back = "/subscriptions/0/resourceGroups/r/providers/Microsoft.Network/virtualNetworks/prod/subnets/back";
+    let private = |ip: &str| {
+        Some(IpAddress {
+            type_: IpAddressType::Private,
+            ip: Some(ip.to_owned()),
+            ..IpAddress::default()
+        })
+    };
+    let mut request = a.request();
+    request.subnets = vec![back.to_owned()];
+    request.ip_address = private("10.5.1.6");
+    let at_a = network.attach(request).await.unwrap();
+    assert_eq!(at_a.ip, Some("10.5.1.6".parse().unwrap()));
+    assert_eq!(at_a.addresses[1], net("fd00:5::4/64"));
+    assert_eq!(
+        at_a.dns.name_servers,
+        ["192.0.2.53".parse::<IpAddr>().unwrap()]
+    );
+    let mut request = b.request();
+    request.dns = Some(DnsConfiguration {
+        name_servers: vec!["10.0.0.10".to_owned()],
+        ..DnsConfiguration::default()
+    });
+    let at_b = network.attach(request).await.unwrap();
+    assert_eq!(at_b.addresses[0], net("10.5.0.4/24"));
+    assert_eq!(
+        at_b.dns.name_servers,
+        ["10.0.0.10".parse::<IpAddr>().unwrap()]
+    );
+    // Subnets of one virtual network reach each other; IPv6 reaches the host.
+    serve(&a.namespace, 80, "a");
+    assert_eq!(
+        connect(&b.namespace, "10.5.1.6".parse().unwrap(), 80)
+            .unwrap()
+            .0,
+        "a"
+    );
+    assert_eq!(
+        connect(&lab.host, "fd00:5::4".parse().unwrap(), 80)
+            .unwrap()
+            .0,
+        "a"
+    );
+    // What cannot be had is refused in words, and nothing is left of it.
+    for (subnet, address, kind, words) in [
+        (back, "10.5.1.6", ErrorKind::AlreadyExists, "another group"),
+        (back, "10.5.1.1", ErrorKind::Invalid, "reserved"),
+        (back, "10.5.0.9", ErrorKind::Invalid, "not in the subnet"),
+        (back, "ten", ErrorKind::Invalid, "'ten'"),
+        (
+            "nowhere",
+            "10.5.0.9",
+            ErrorKind::Invalid,
+            "prod/front, prod/back",
+        ),
+    ] {
+        let mut request = c.request();
+        request.subnets = vec![subnet.to_owned()];
+        request.ip_address = private(address);
+        let error = network.attach(request).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert_eq!(lab.own_links(), 3);
+    // Attached groups keep their network: another one is refused.
+    drop(network);
+    let error = BridgeNetwork::open(
+        lab.options()
+            .network(VirtualNetwork::single(net("10.9.0.0/16")).unwrap()),
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let network = BridgeNetwork::open(options()).await.unwrap();
+    assert_eq!(network.list().await.unwrap().len(), 2);
+    network.detach(&a.id).await.unwrap();
+    network.detach(&b.id).await.unwrap();
+    lab.assert_clean();
+}
+
+#[tokio::test]
+async fn other_people_s_links_and_routes_are_left_alone() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    // Links that look like ours but have no group of ours, and a route in the first default range.
+    lab.add_bridge("aci0123456789ab", 0);
+    lab.add_bridge("docker0", 0x6100_0000);
+    lab.add_route("docker0", "10.88.7.7");
+    let before = lab.everything();
+    let network = lab.open().await;
+    let group = lab.group("a");
+    let attachment = network.attach(group.request()).await.unwrap();
+    assert_eq!(attachment.addresses[0].to_string(), "10.118.0.4/16");
+    network.detach(&group.id).await.unwrap();
+    drop(network);
+    drop(lab.open().await);
+    assert_eq!(lab.everything(), before);
+}
+
+#[tokio::test]
+async fn two_networks_on_one_host_keep_apart() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let first = lab.open().await;
+    let second =
+        BridgeNetwork::open(BridgeOptions::new(lab.path("second")).host_namespace(lab.host()))
+            .await
+            .unwrap();
+    let (a, b) = (lab.group("a"), lab.group("b"));
+    let at_a = first.attach(a.request()).await.unwrap();
+    let at_b = second.attach(b.request()).await.unwrap();
+    assert_eq!(at_a.addresses[0].to_string(), "10.88.0.4/16");
+    assert_eq!(at_b.addresses[0].to_string(), "10.118.0.4/16");
+    drop(second);
+    let second =
+        BridgeNetwork::open(BridgeOptions::new(lab.path("second")).host_namespace(lab.host()))
+            .await
+            .unwrap();
+    serve(&a.namespace, 80, "a");
+    assert_eq!(
+        connect(&lab.host, at_a.addresses[0].addr(), 80).unwrap().0,
+        "a"
+    );
+    let busy = BridgeNetwork::open(lab.options()).await.unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Conflict);
+    second.detach(&b.id).await.unwrap();
+    first.detach(&a.id).await.unwrap();
+    lab.assert_clean();
+}
+
+#[tokio::test]
+async fn another_boot_voids_what_the_journal_tells() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let network = lab.open().await;
+    let group = lab.group("a");
+    network.attach(group.request()).await.unwrap();
+    drop(network);
+    let network = BridgeNetwork::open(lab.options().boot("another"))
+        .await
+        .unwrap();
+    assert_eq!(network.list().await.unwrap(), []);
+    lab.assert_clean();
+    network.attach(group.request()).await.unwrap();
+    network.detach(&group.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_attachment_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let network = lab.open().await;
+    let group = lab.group("a");
+    // The inside name is taken, so the pair cannot be made.
+    lab::within(&group.namespace, || lab::make_bridge("eth0", 0));
+    let error = network.attach(group.request()).await.unwrap_err();
+    println!("{}", error.chain());
+    assert_eq!(network.list().await.unwrap(), []);
+    lab.assert_clean();
+    let mut request = lab.group("b").request();
+    request.endpoint = aci_core::contract::NetworkEndpoint::None;
+    let error = network.attach(request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+impl BridgeNetwork {
+    async fn attach_owned(self, request: AttachRequest) -> Result<Attachment> {
+        self.attach(request).await
+    }
+}

@@ -1,0 +1,236 @@
+//! Namespaces and sockets for the tests.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aci_core::contract::{AttachRequest, NamespaceHandle, NetworkEndpoint};
+use aci_core::id::SandboxId;
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::bridge::{BridgeNetwork, BridgeOptions};
+use crate::netlink::{Socket, route};
+
+/// Whether the test can make namespaces; says so if not.
+pub(super) fn root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("SKIPPED: needs root to make network namespaces");
+    }
+    root
+}
+
+/// Runs a function in a namespace, on a thread of its own.
+pub(super) fn within<T: Send>(namespace: &OwnedFd, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            })
+            .join()
+            .unwrap()
+    })
+}
+
+/// A new network namespace with loopback up.
+fn namespace() -> OwnedFd {
+    std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        Socket::open(0).unwrap().one(route::set_up(1)).unwrap();
+        OwnedFd::from(File::open("/proc/thread-self/ns/net").unwrap())
+    })
+    .join()
+    .unwrap()
+}
+
+/// A host of its own with a state directory.
+pub(super) struct Lab {
+    pub(super) host: OwnedFd,
+    directory: tempfile::TempDir,
+}
+
+/// A group's namespace.
+pub(super) struct Group {
+    pub(super) id: SandboxId,
+    pub(super) namespace: Arc<OwnedFd>,
+}
+
+impl Group {
+    pub(super) fn request(&self) -> AttachRequest {
+        request(&self.id, Arc::clone(&self.namespace))
+    }
+}
+
+pub(super) fn request(id: &SandboxId, net: Arc<OwnedFd>) -> AttachRequest {
+    AttachRequest {
+        sandbox: id.clone(),
+        endpoint: NetworkEndpoint::Namespace(NamespaceHandle {
+            pid: std::process::id(),
+            net,
+        }),
+        hostname: id.to_string(),
+        ip_address: None,
+        subnets: Vec::new(),
+        dns: None,
+    }
+}
+
+impl Lab {
+    pub(super) fn new() -> Self {
+        Self {
+            host: namespace(),
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(super) fn host(&self) -> OwnedFd {
+        self.host.try_clone().unwrap()
+    }
+
+    pub(super) fn options(&self) -> BridgeOptions {
+        BridgeOptions::new(self.path("state")).host_namespace(self.host())
+    }
+
+    /// Opens the network; waits for the thread of one that was dropped just now.
+    pub(super) async fn open(&self) -> BridgeNetwork {
+        BridgeNetwork::open(self.options()).await.unwrap()
+    }
+
+    pub(super) fn group(&self, name: &str) -> Group {
+        Group {
+            id: format!("{name}-test").parse().unwrap(),
+            namespace: Arc::new(namespace()),
+        }
+    }
+
+    /// Names of all links and all routes of the host but the kernel's own, in order.
+    pub(super) fn everything(&self) -> Vec<String> {
+        within(&self.host, || {
+            let mut socket = Socket::open(0).unwrap();
+            let mut all: Vec<String> = route::links(&mut socket)
+                .unwrap()
+                .into_iter()
+                .map(|l| format!("link {} {:x} '{}'", l.name, l.group, l.alias))
+                .collect();
+            let routes = route::routes(&mut socket).unwrap();
+            all.extend(
+                routes
+                    .into_iter()
+                    .filter(|r| r.protocol != 2)
+                    .map(|r| format!("route {} {}", r.destination, r.protocol)),
+            );
+            all.sort();
+            all
+        })
+    }
+
+    /// How many links of ours the host has, the shared one included.
+    pub(super) fn own_links(&self) -> usize {
+        let ours = |l: &&String| l.contains("'aci-net ");
+        self.everything().iter().filter(ours).count()
+    }
+
+    /// Checks that nothing but loopback is on the host.
+    pub(super) fn assert_clean(&self) {
+        let mut left = self.everything();
+        left.retain(|l| !l.starts_with("link lo ") && !l.starts_with("link ifb"));
+        assert_eq!(left, Vec::<String>::new());
+    }
+
+    pub(super) fn add_bridge(&self, name: &str, group: u32) {
+        within(&self.host, || make_bridge(name, group));
+    }
+
+    pub(super) fn add_route(&self, link: &str, to: &str) {
+        let to: IpAddr = to.parse().unwrap();
+        within(&self.host, || {
+            let mut socket = Socket::open(0).unwrap();
+            let index = route::link(&mut socket, link).unwrap().unwrap().index;
+            let requests = vec![
+                route::set_up(index),
+                route::new_address(index, "192.0.2.1".parse().unwrap()),
+                route::route_to_link(to, index, "192.0.2.1".parse().unwrap(), 5),
+            ];
+            socket.all(requests).unwrap();
+        });
+    }
+}
+
+pub(super) fn make_bridge(name: &str, group: u32) {
+    let mut socket = Socket::open(0).unwrap();
+    socket.one(route::new_bridge(name, group, 1500)).unwrap();
+}
+
+/// Names of the links in a namespace; `ifb` links come with every namespace on some kernels.
+pub(super) fn names(namespace: &OwnedFd) -> Vec<String> {
+    let mut links = within(namespace, || {
+        route::links(&mut Socket::open(0).unwrap()).unwrap()
+    });
+    links.retain(|l| !l.name.starts_with("ifb"));
+    links.into_iter().map(|l| l.name).collect()
+}
+
+pub(super) fn add_address(namespace: &OwnedFd, link: &str, address: IpAddr) {
+    within(namespace, || {
+        let mut socket = Socket::open(0).unwrap();
+        let index = route::link(&mut socket, link).unwrap().unwrap().index;
+        socket.one(route::new_address(index, address)).unwrap();
+    });
+}
+
+/// Answers every connection to a port, of either family, with a word.
+pub(super) fn serve(namespace: &OwnedFd, port: u16, word: &'static str) {
+    serve_on(namespace, SocketAddr::from(([0u16; 8], port)), word);
+}
+
+pub(super) fn serve_on(namespace: &OwnedFd, address: SocketAddr, word: &'static str) {
+    let listener = within(namespace, || TcpListener::bind(address).unwrap());
+    // Ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let peer = stream.peer_addr().unwrap().ip().to_canonical();
+            let _ = write!(stream, "{word} {peer}");
+        }
+    });
+}
+
+/// Connects from a namespace; returns the server's word and the client's address as it saw it.
+pub(super) fn connect(
+    namespace: &OwnedFd,
+    address: IpAddr,
+    port: u16,
+) -> std::io::Result<(String, IpAddr)> {
+    let mut stream = within(namespace, || {
+        TcpStream::connect_timeout(&SocketAddr::new(address, port), Duration::from_secs(2))
+    })?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (word, peer) = text.split_once(' ').unwrap();
+    Ok((word.to_owned(), peer.parse().unwrap()))
+}
+
+pub(super) fn listen_udp(namespace: &OwnedFd, address: SocketAddr) -> UdpSocket {
+    let socket = within(namespace, || UdpSocket::bind(address).unwrap());
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    socket
+}
+
+pub(super) fn send_udp(namespace: &OwnedFd, from: IpAddr, to: &str, data: &[u8]) {
+    within(namespace, || {
+        let socket = UdpSocket::bind(SocketAddr::new(from, 0)).unwrap();
+        socket.send_to(data, to).unwrap();
+    });
+}
