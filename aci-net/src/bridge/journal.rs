@@ -35,6 +35,9 @@ pub(crate) struct Header {
     pub(crate) network: VirtualNetwork,
 }
 
+/// What a journal tells.
+pub(crate) type Content = (Header, Vec<Record>);
+
 #[derive(Serialize, Deserialize)]
 enum Line {
     Header(Header),
@@ -81,7 +84,7 @@ fn read_line(line: &str) -> Option<Line> {
 }
 
 /// Reads the content of a journal file.
-fn read(content: &[u8], path: &Path) -> Result<Option<(Header, Vec<Record>)>> {
+fn read(content: &[u8], path: &Path) -> Result<Option<Content>> {
     let corrupt = |number: usize, what: &str| {
         Error::new(
             ErrorKind::Corrupt,
@@ -127,10 +130,7 @@ fn read(content: &[u8], path: &Path) -> Result<Option<(Header, Vec<Record>)>> {
 impl Journal {
     /// Opens the journal of a state directory, which is made if missing, and reads it. Waits for
     /// another program to let go of the directory, but not longer than `patience`.
-    pub(crate) fn open(
-        directory: &Path,
-        patience: Duration,
-    ) -> Result<(Self, Option<(Header, Vec<Record>)>)> {
+    pub(crate) fn open(directory: &Path, patience: Duration) -> Result<(Self, Option<Content>)> {
         fs::create_dir_all(directory)
             .map_err(|e| failed("make the state directory", directory, e))?;
         let lock_path = directory.join("lock");

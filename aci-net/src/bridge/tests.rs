@@ -211,7 +211,7 @@ async fn a_group_that_is_gone_leaves_nothing_after_detach() {
     let deadline = Instant::now() + Duration::from_secs(10);
     while lab.own_links() > 1 {
         assert!(Instant::now() < deadline, "the pair outlives its namespace");
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     drop(network);
     let network = lab.open().await;
