@@ -16,3 +16,4 @@ pub mod model;
 pub mod size;
 pub mod template;
 pub mod time;
+pub mod validate;

@@ -191,22 +191,37 @@ fn quota_reached(
 }
 
 fn unavailable(request: &Request<'_>) -> Error {
-    let wanted = request.wanted;
+    let message = unavailable_message(
+        request.wanted,
+        request.location,
+        request.os_type,
+        request.in_virtual_network,
+    );
+    Error::new(ErrorKind::Exhausted, OPERATION, message)
+        .code("ServiceUnavailable")
+        .hint("delete or stop a group, or ask for less")
+}
+
+/// ACI's sentence for a size that cannot be had.
+pub(crate) fn unavailable_message(
+    wanted: &Total,
+    location: &str,
+    os_type: &OsType,
+    in_virtual_network: bool,
+) -> String {
     let mut message = format!(
-        "The requested resource is not available in the location '{}' at this moment. Please retry with a different \
-         resource request or in another location. Resource requested: '{}' CPU '{}' GB memory",
-        request.location, wanted.cpu, wanted.memory
+        "The requested resource is not available in the location '{location}' at this moment. Please retry with a \
+         different resource request or in another location. Resource requested: '{}' CPU '{}' GB memory",
+        wanted.cpu, wanted.memory
     );
     for gpus in &wanted.gpus {
         message.push_str(&format!(" '{}' '{}' GPU", gpus.count, gpus.sku));
     }
-    message.push_str(&format!(" '{}' OS", request.os_type));
-    if request.in_virtual_network {
+    message.push_str(&format!(" '{os_type}' OS"));
+    if in_virtual_network {
         message.push_str(" virtual network");
     }
-    Error::new(ErrorKind::Exhausted, OPERATION, message)
-        .code("ServiceUnavailable")
-        .hint("delete or stop a group, or ask for less")
+    message
 }
 
 #[cfg(test)]

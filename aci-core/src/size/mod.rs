@@ -17,6 +17,7 @@ mod group;
 mod limits;
 mod machine;
 
+pub(crate) use admission::unavailable_message;
 pub use admission::{Admission, Capacity, InUse, Quota, Request, WhenFull, admit};
 pub use amount::{AmountError, BYTES_PER_GB, Cpu, Gpus, Memory, Rounded};
 pub use cgroup::{CPU_PERIOD_US, CgroupV1Value, CgroupV2Value, cgroup_v1, cgroup_v2};

@@ -305,7 +305,7 @@ fn resembles(known: &str, found: &str) -> bool {
 }
 
 impl PropertyRow {
-    fn unknown_to(&self, version: ApiVersion) -> String {
+    pub(crate) fn unknown_to(&self, version: ApiVersion) -> String {
         if let Some(until) = self.since.until.filter(|until| version > *until) {
             return format!(
                 "Property '{}' is gone since api-version {until}; the document names {version}.",

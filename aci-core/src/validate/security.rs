@@ -1,0 +1,152 @@
+//! Security contexts.
+
+use crate::model::SecurityContext;
+
+use super::check::{Check, Path, base64, shown};
+use super::codes;
+
+/// The names of capabilities(7) up to Linux 6.18, without `CAP_`.
+const CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "SYSLOG",
+    "WAKE_ALARM",
+];
+
+pub(super) fn check(check: &mut Check<'_>) {
+    let properties = check.properties();
+    for (i, container) in properties.init_containers.iter().enumerate() {
+        if let Some(context) = &container.properties.security_context {
+            let path = Path::properties("initContainers")
+                .index(i)
+                .name("properties");
+            self::context(
+                check,
+                &container.name,
+                context,
+                &path.name("securityContext"),
+            );
+        }
+    }
+    for (i, container) in properties.containers.iter().enumerate() {
+        if let Some(context) = &container.properties.security_context {
+            let path = Path::properties("containers").index(i).name("properties");
+            self::context(
+                check,
+                &container.name,
+                context,
+                &path.name("securityContext"),
+            );
+        }
+    }
+}
+
+fn context(check: &mut Check<'_>, container: &str, context: &SecurityContext, path: &Path) {
+    let of = format!(
+        "container '{}' in container group '{}'",
+        shown(container),
+        check.group_name()
+    );
+    if let Some(capabilities) = &context.capabilities {
+        for (list, field) in [(&capabilities.add, "add"), (&capabilities.drop, "drop")] {
+            for (i, name) in list
+                .iter()
+                .enumerate()
+                .filter(|(_, name)| !is_capability(name))
+            {
+                let message = format!(
+                    "The capability '{}' of {of} is unknown; a name of capabilities(7) such as 'NET_ADMIN', or 'ALL', is \
+                     expected.",
+                    shown(name)
+                );
+                let path = path.name("capabilities").name(field).index(i);
+                check.problem(codes::INVALID_SECURITY_CONTEXT, &path, message);
+            }
+        }
+    }
+    if context.privileged == Some(true) && context.allow_privilege_escalation == Some(false) {
+        let message = format!(
+            "The security context of {of} is 'privileged' and forbids privilege escalation; a privileged container can \
+             always escalate."
+        );
+        let path = path.name("allowPrivilegeEscalation");
+        check.problem(codes::INVALID_SECURITY_CONTEXT, &path, message);
+    }
+    // The kernel reads all ones as "no change".
+    for (id, field) in [
+        (context.run_as_user, "runAsUser"),
+        (context.run_as_group, "runAsGroup"),
+    ] {
+        if id == Some(u32::MAX) {
+            let message = format!("The '{field}' '{}' of {of} is no id.", u32::MAX);
+            check.problem(codes::INVALID_SECURITY_CONTEXT, &path.name(field), message);
+        }
+    }
+    if let Some(profile) = &context.seccomp_profile {
+        let fault = match base64(profile) {
+            None => Some("is not base64 encoded"),
+            Some(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
+                Ok(json)
+                    if json
+                        .get("defaultAction")
+                        .is_some_and(serde_json::Value::is_string) =>
+                {
+                    None
+                }
+                Ok(_) => Some("has no 'defaultAction'"),
+                Err(_) => Some("is not JSON in base64"),
+            },
+        };
+        if let Some(fault) = fault {
+            let message = format!("The 'seccompProfile' of {of} {fault}.");
+            check.problem(
+                codes::INVALID_SECURITY_CONTEXT,
+                &path.name("seccompProfile"),
+                message,
+            );
+        }
+    }
+}
+
+fn is_capability(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    upper == "ALL" || CAPABILITIES.contains(&name)
+}
