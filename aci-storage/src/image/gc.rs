@@ -1,0 +1,158 @@
+//! Deletes content that nothing uses.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use aci_core::error::Result;
+
+use super::digest::Digest;
+use super::store::{Inner, OciImages};
+use super::trees::lock;
+use crate::fail::blocking;
+
+/// What a collection deleted.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub blob_bytes: u64,
+    /// Unpacked layers.
+    pub layers: u64,
+}
+
+/// What the store holds.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub blob_bytes: u64,
+    /// Unpacked layers.
+    pub layers: u64,
+}
+
+impl OciImages {
+    /// Deletes blobs and unpacked layers which no reference, no prepared root file system and no
+    /// work in progress needs. [`remove`](aci_core::contract::ImageStore::remove) and
+    /// [`release`](aci_core::contract::ImageStore::release) of an image's last use do it
+    /// by themselves; what an import left that was broken off waits for this.
+    ///
+    /// # Errors
+    /// [`Corrupt`](aci_core::error::ErrorKind::Corrupt) if a manifest cannot be read, since what
+    /// it needs is unknown then; [`Internal`](aci_core::error::ErrorKind::Internal).
+    ///
+    /// # Cancel safety
+    /// The collection goes on in the background.
+    #[tracing::instrument(name = "images.collect", skip_all)]
+    pub async fn collect_garbage(&self) -> Result<Freed> {
+        let inner = Arc::clone(&self.inner);
+        blocking("images.collect", move || inner.collect_garbage()).await
+    }
+
+    /// What the store holds.
+    ///
+    /// # Errors
+    /// [`Internal`](aci_core::error::ErrorKind::Internal) if it cannot be read.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn usage(&self) -> Result<Usage> {
+        let inner = Arc::clone(&self.inner);
+        blocking("images.usage", move || {
+            let blobs = inner.blobs.list()?;
+            Ok(Usage {
+                blobs: blobs.len() as u64,
+                blob_bytes: blobs.iter().map(|(_, size)| size).sum(),
+                layers: inner.trees.list()?.len() as u64,
+            })
+        })
+        .await
+    }
+}
+
+/// Content that a collection leaves alone as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Pins<'a> {
+    inner: &'a Inner,
+    digests: Vec<Digest>,
+}
+
+impl Pins<'_> {
+    /// Adds to it.
+    pub(super) fn add(&mut self, digest: Digest) {
+        *lock(&self.inner.state).pins.entry(digest).or_default() += 1;
+        self.digests.push(digest);
+    }
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.inner.state);
+        for digest in &self.digests {
+            if let Some(users) = state.pins.get_mut(digest) {
+                *users -= 1;
+                if *users == 0 {
+                    state.pins.remove(digest);
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Keeps content alive. To be taken before looking whether the content is there.
+    pub(crate) fn pin(&self, digests: impl IntoIterator<Item = Digest>) -> Pins<'_> {
+        let mut pins = Pins {
+            inner: self,
+            digests: Vec::new(),
+        };
+        for digest in digests {
+            pins.add(digest);
+        }
+        pins
+    }
+
+    pub(super) fn collect_garbage(&self) -> Result<Freed> {
+        let mut freed = Freed::default();
+        {
+            // With the state locked nothing can be pinned or referenced meanwhile; trees are only
+            // renamed here and deleted below.
+            let mut state = lock(&self.state);
+            let mut images: Vec<Digest> = state
+                .references
+                .all()
+                .map(|tagged| tagged.manifest.digest)
+                .collect();
+            images.extend(self.digests_in_use()?);
+            // A pinned image keeps its parts.
+            let pinned = state.pins.keys().filter(|d| state.records.contains_key(d));
+            images.extend(pinned.copied());
+            let mut live: HashSet<Digest> = state.pins.keys().copied().collect();
+            for digest in images {
+                live.insert(digest);
+                live.extend(self.record(&mut state, &digest)?.parts());
+            }
+            state.records.retain(|digest, _| live.contains(digest));
+            for (digest, size) in self.blobs.list()? {
+                if !live.contains(&digest) {
+                    self.blobs.remove(&digest)?;
+                    freed.blobs += 1;
+                    freed.blob_bytes += size;
+                }
+            }
+            for diff_id in self.trees.list()? {
+                if !live.contains(&diff_id) {
+                    self.trees.remove(&diff_id, &self.graves)?;
+                    freed.layers += 1;
+                }
+            }
+        }
+        self.graves.empty()?;
+        metrics::counter!("aci_storage_collected_bytes_total").increment(freed.blob_bytes);
+        tracing::debug!(?freed, "collected");
+        Ok(freed)
+    }
+}

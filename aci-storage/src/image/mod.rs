@@ -1,0 +1,28 @@
+//! Images: references, a content store, layers as trees, root file systems.
+
+mod content;
+mod digest;
+mod export;
+mod gc;
+mod import;
+mod index;
+mod manifest;
+mod platform;
+mod reference;
+mod roots;
+mod source;
+mod store;
+mod trees;
+
+pub use digest::Digest;
+pub use gc::{Freed, Usage};
+pub use import::ImportOptions;
+pub use platform::Platform;
+pub use reference::Reference;
+pub use store::{OciImages, OciImagesOptions};
+
+pub(crate) use digest::Hashing;
+pub(crate) use manifest::{
+    ConfigFile, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, ProcessConfig, RootDiffs,
+};
+pub(crate) use store::Inner;

@@ -1,0 +1,514 @@
+//! The image store: opening it, and the contract.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use aci_core::contract::{
+    Image, ImageStore, PullEvent, PullPhase, PullPolicy, PullProgress, PullRequest, RootFs,
+    RootFsKey,
+};
+use aci_core::error::{Error, ErrorKind, Result};
+use async_trait::async_trait;
+use rustix::fs::FlockOperation;
+
+use super::content::Blobs;
+use super::digest::Digest;
+use super::index::{References, Tagged};
+use super::manifest::{ConfigFile, Descriptor, Document, MAX_JSON, Manifest};
+use super::platform::Platform;
+use super::reference::Reference;
+use super::trees::{Trees, lock};
+use crate::fail::{self, blocking};
+use crate::layer::{Form, UnpackLimits};
+use crate::tree::{Graveyard, make_private_dir};
+
+/// How a store behaves.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default)]
+pub struct OciImagesOptions {
+    /// Which images run here. Default: Linux on this processor.
+    pub platform: Platform,
+    /// Upper bounds for each layer.
+    pub limits: UnpackLimits,
+}
+
+/// Images in a directory.
+///
+/// The directory is an OCI image layout (`oci-layout`, `index.json`, `blobs/`), so other tools can
+/// read it, and beside it holds the unpacked layers (`layers/`), what containers write (`rootfs/`)
+/// and what is not finished (`tmp/`, `trash/`). Content gets its name only after size and digest
+/// were checked, and by a rename; so a store opens after a crash at any moment, and what was
+/// unfinished is deleted then. It is made with mode 0700, because layers hold programs with
+/// set-user-id bits.
+///
+/// One program has a store at a time: [`OciImages::open`] takes a lock that lasts as long as any
+/// clone of the value, and that the kernel gives back when the program dies. Give each engine its
+/// own directory. Clones share everything.
+///
+/// It works for any user. Without the right to change owners, all files of layers belong to the
+/// user that runs this, and overlayfs is to be mounted with `userxattr`; see [`crate::layer`].
+#[derive(Clone, Debug)]
+pub struct OciImages {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(super) dir: PathBuf,
+    pub(super) tmp: PathBuf,
+    pub(super) options: OciImagesOptions,
+    pub(super) blobs: Blobs,
+    pub(super) trees: Trees,
+    pub(super) graves: Graveyard,
+    pub(super) state: Mutex<State>,
+    /// Held for its lock; the last field, so that it goes last.
+    _lock: File,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) references: References,
+    /// Content that work in progress needs, with the number of its users.
+    pub(super) pins: HashMap<Digest, usize>,
+    /// Manifests and configurations that were read.
+    pub(super) records: HashMap<Digest, Arc<Record>>,
+}
+
+/// What an image is made of.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) manifest: Manifest,
+    pub(super) config: ConfigFile,
+}
+
+impl Record {
+    /// All blobs and trees besides the manifest itself.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Digest> {
+        std::iter::once(self.manifest.config.digest)
+            .chain(self.manifest.layers.iter().map(|l| l.digest))
+            .chain(self.config.rootfs.diff_ids.iter().copied())
+    }
+}
+
+impl OciImages {
+    /// Opens the store in a directory, making it if it is not there.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) if another program (or another value in this one) has it
+    /// open; [`Corrupt`](ErrorKind::Corrupt) for an unreadable index;
+    /// [`Unsupported`](ErrorKind::Unsupported) if a newer version wrote it;
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied), [`Internal`](ErrorKind::Internal).
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(dir, OciImagesOptions::default())
+    }
+
+    /// [`OciImages::open`] with options.
+    ///
+    /// # Errors
+    /// As [`OciImages::open`].
+    pub fn open_with(dir: impl AsRef<Path>, options: OciImagesOptions) -> Result<Self> {
+        let dir = dir.as_ref();
+        make_private_dir(dir)?;
+        let dir =
+            std::path::absolute(dir).map_err(|e| fail::io("images.open", "find it", dir, e))?;
+        let lock = lock_dir(&dir)?;
+        check_version(&dir)?;
+        let graves = Graveyard::open(&dir.join("trash"))?;
+        let tmp = dir.join("tmp");
+        graves.bury(&tmp)?;
+        make_private_dir(&tmp)?;
+        make_private_dir(&dir.join("rootfs"))?;
+        let form =
+            Form::probe(&tmp).map_err(|e| fail::io("images.open", "write to it", &tmp, e))?;
+        let blobs = Blobs::open(&dir, &tmp)?;
+        let references = References::open(&dir, &tmp)?;
+        let trees = Trees::open(&dir, &tmp, form, &graves)?;
+        graves.empty()?;
+        tracing::debug!(dir = %dir.display(), form = form.name(), "image store opened");
+        Ok(Self {
+            inner: Arc::new(Inner {
+                dir,
+                tmp,
+                options,
+                blobs,
+                trees,
+                graves,
+                state: Mutex::new(State {
+                    references,
+                    pins: HashMap::new(),
+                    records: HashMap::new(),
+                }),
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+}
+
+/// Takes the lock that one program at a time can have.
+fn lock_dir(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| fail::io("images.open", "open it", &path, e))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
+            ErrorKind::Conflict,
+            "images.open",
+            "the image store is in use by another program",
+        )
+        .on(dir.display())
+        .hint("stop it, or give this program a directory of its own")),
+        Err(e) => Err(fail::io("images.open", "lock it", &path, e)),
+    }
+}
+
+fn check_version(dir: &Path) -> Result<()> {
+    const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
+    let write = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map_err(|e| fail::io("images.open", "write it", &path, e))
+    };
+    match std::fs::read_to_string(dir.join("version")) {
+        // An empty file is what a crash during the very first opening leaves.
+        Ok(version) if version.trim().is_empty() => {}
+        Ok(version) if version.trim() == "1" => return Ok(()),
+        Ok(version) => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "images.open",
+                format!(
+                    "the store has version {}, this program reads 1",
+                    version.trim()
+                ),
+            )
+            .on(dir.display())
+            .hint("use a newer version of this program or another directory"));
+        }
+        Err(_) => {}
+    }
+    write("oci-layout", LAYOUT)?;
+    write("version", "1\n")
+}
+
+/// The error for an image that is not there, with ACI's code and words.
+pub(crate) fn not_accessible(operation: &'static str, reference: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        operation,
+        format!(
+            "The image '{reference}' is not accessible. Please check the image and registry credential."
+        ),
+    )
+    .code("InaccessibleImage")
+    .hint("images come into the store by import of an OCI layout or a docker save archive, or by assembling one from programs of this host")
+}
+
+impl Inner {
+    /// The content store.
+    pub(crate) const fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Manifest and configuration of an image whose manifest the store has.
+    pub(super) fn record(&self, state: &mut State, digest: &Digest) -> Result<Arc<Record>> {
+        if let Some(record) = state.records.get(digest) {
+            return Ok(Arc::clone(record));
+        }
+        let Document::Manifest(manifest) = Document::parse(&self.blobs.read(digest)?, "")? else {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "images.read",
+                format!("{digest} is an index where a manifest should be"),
+            ));
+        };
+        let config = ConfigFile::parse(&self.blobs.read(&manifest.config.digest)?)?;
+        let record = Arc::new(Record { manifest, config });
+        state.records.insert(*digest, Arc::clone(&record));
+        Ok(record)
+    }
+
+    /// What the contract calls an image.
+    fn image(&self, state: &mut State, tagged: &Tagged, reference: &str) -> Result<Image> {
+        let digest = tagged.manifest.digest;
+        let record = self.record(state, &digest)?;
+        Ok(Image {
+            reference: reference.to_owned(),
+            digest: digest.to_string(),
+            os: record.config.os.clone(),
+            architecture: record.config.architecture.clone(),
+            size: record.manifest.size(),
+            config: record.config.process(),
+        })
+    }
+
+    fn get(&self, operation: &'static str, reference: &str) -> Result<Image> {
+        let mut state = lock(&self.state);
+        let tagged = state
+            .references
+            .find(reference)?
+            .cloned()
+            .ok_or_else(|| not_accessible(operation, reference))?;
+        self.image(&mut state, &tagged, reference)
+    }
+
+    /// Has every layer of an image unpacked.
+    pub(super) fn ensure_layers(
+        &self,
+        record: &Record,
+        progress: Option<&PullProgress>,
+    ) -> Result<()> {
+        let mut fresh = Vec::new();
+        let layers = record
+            .manifest
+            .layers
+            .iter()
+            .zip(&record.config.rootfs.diff_ids);
+        for (layer, diff_id) in layers {
+            let mut teller = Teller::new(progress, Some(layer), PullPhase::Unpacking);
+            if self.trees.ensure(
+                diff_id,
+                &layer.digest,
+                &self.blobs,
+                &self.options.limits,
+                &mut |done| teller.tell(done),
+            )? {
+                fresh.push(*diff_id);
+            }
+            Teller::new(progress, Some(layer), PullPhase::Done).tell(layer.size);
+        }
+        if !fresh.is_empty() {
+            self.trees.flush_later(fresh);
+        }
+        Ok(())
+    }
+
+    /// Makes an image of a manifest and a configuration whose layers are blobs of the store
+    /// already: unpacks them, then sets the reference.
+    pub(crate) fn install(
+        &self,
+        reference: &str,
+        manifest: &[u8],
+        config: &[u8],
+        index: Option<Digest>,
+        progress: Option<&PullProgress>,
+    ) -> Result<Image> {
+        let parsed: Reference = reference.parse()?;
+        let document = Document::parse(manifest, "")?;
+        let Document::Manifest(read) = document else {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "images.install",
+                "an index is no image",
+            ));
+        };
+        read.check()?;
+        let media_type = read.media_type.clone();
+        let record = Record {
+            config: ConfigFile::parse(config)?,
+            manifest: read,
+        };
+        record
+            .config
+            .check(&record.manifest, &self.options.platform)?;
+        let digest = Digest::of(manifest);
+        let _pins = self.pin(record.parts().chain([digest]));
+        self.blobs.put(config)?;
+        self.blobs.put(manifest)?;
+        self.ensure_layers(&record, progress)?;
+        let tagged = Tagged {
+            reference: parsed,
+            asked: reference.to_owned(),
+            manifest: Descriptor::new(
+                media_type
+                    .as_deref()
+                    .unwrap_or(super::manifest::OCI_MANIFEST),
+                digest,
+                manifest.len() as u64,
+            ),
+            index,
+        };
+        let mut state = lock(&self.state);
+        state.records.insert(digest, Arc::new(record));
+        state.references.set(tagged.clone())?;
+        let image = self.image(&mut state, &tagged, reference)?;
+        drop(state);
+        metrics::counter!("aci_storage_images_installed_total").increment(1);
+        tracing::info!(reference, %digest, "image in the store");
+        Teller::new(progress, None, PullPhase::Done).tell(image.size);
+        Ok(image)
+    }
+
+    fn pull(&self, request: &PullRequest, progress: Option<&PullProgress>) -> Result<Image> {
+        Teller::new(progress, None, PullPhase::Resolving).tell(0);
+        let image = self.get("images.pull", &request.reference)?;
+        let digest: Digest = image.digest.parse()?;
+        let _pins = self.pin([digest]);
+        let record = {
+            let mut state = lock(&self.state);
+            if state.references.by_digest(&digest).is_none() {
+                return Err(not_accessible("images.pull", &request.reference));
+            }
+            self.record(&mut state, &digest)?
+        };
+        self.ensure_layers(&record, progress)?;
+        if request.policy == PullPolicy::Always {
+            tracing::debug!(reference = %request.reference, "kept as it is: the store has no registry to ask");
+        }
+        Teller::new(progress, None, PullPhase::Done).tell(image.size);
+        Ok(image)
+    }
+
+    fn list(&self) -> Result<Vec<Image>> {
+        let mut state = lock(&self.state);
+        let all: Vec<_> = state.references.all().cloned().collect();
+        all.iter()
+            .map(|tagged| self.image(&mut state, tagged, &tagged.asked))
+            .collect()
+    }
+
+    fn remove(&self, reference: &str) -> Result<()> {
+        {
+            let mut state = lock(&self.state);
+            // A bare digest forgets every name of the image.
+            let keys: Vec<String> = match reference.parse::<Digest>() {
+                Ok(digest) => state
+                    .references
+                    .all()
+                    .filter(|tagged| tagged.manifest.digest == digest)
+                    .map(|tagged| tagged.reference.key())
+                    .collect(),
+                Err(_) => state
+                    .references
+                    .find(reference)?
+                    .map(|tagged| tagged.reference.key())
+                    .into_iter()
+                    .collect(),
+            };
+            state.references.remove(&keys)?;
+        }
+        self.collect_garbage().map(drop)
+    }
+}
+
+/// Tells a listener about one layer or the whole image, at most once for each 256 KiB.
+pub(super) struct Teller<'a> {
+    progress: Option<&'a PullProgress>,
+    layer: Option<String>,
+    phase: PullPhase,
+    total: Option<u64>,
+    next: u64,
+}
+
+impl<'a> Teller<'a> {
+    pub(super) fn new(
+        progress: Option<&'a PullProgress>,
+        layer: Option<&Descriptor>,
+        phase: PullPhase,
+    ) -> Self {
+        Self {
+            progress,
+            layer: layer.map(|l| l.digest.to_string()),
+            phase,
+            total: layer.map(|l| l.size),
+            next: 0,
+        }
+    }
+
+    pub(super) fn tell(&mut self, done: u64) {
+        let Some(progress) = self.progress else {
+            return;
+        };
+        if done < self.next && self.total != Some(done) {
+            return;
+        }
+        self.next = done + 256 * 1024;
+        progress(PullEvent {
+            layer: self.layer.clone(),
+            phase: self.phase,
+            done,
+            total: self.total,
+        });
+    }
+}
+
+/// Reads a manifest or configuration of unknown origin within its bound.
+pub(super) fn read_small(reader: &mut dyn std::io::Read, what: &str) -> Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    reader
+        .take(MAX_JSON + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| {
+            Error::new(
+                ErrorKind::Internal,
+                "images.read",
+                format!("cannot read {what}: {e}"),
+            )
+            .because(e)
+        })?;
+    if bytes.len() as u64 > MAX_JSON {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "images.read",
+            format!("{what} is larger than {MAX_JSON} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+#[async_trait]
+impl ImageStore for OciImages {
+    #[tracing::instrument(name = "images.pull", skip_all, fields(reference = %request.reference))]
+    async fn pull(&self, request: PullRequest, progress: Option<PullProgress>) -> Result<Image> {
+        let inner = Arc::clone(&self.inner);
+        blocking("images.pull", move || {
+            inner.pull(&request, progress.as_ref())
+        })
+        .await
+    }
+
+    async fn get(&self, reference: &str) -> Result<Image> {
+        let (inner, reference) = (Arc::clone(&self.inner), reference.to_owned());
+        blocking("images.get", move || inner.get("images.get", &reference)).await
+    }
+
+    async fn list(&self) -> Result<Vec<Image>> {
+        let inner = Arc::clone(&self.inner);
+        blocking("images.list", move || inner.list()).await
+    }
+
+    #[tracing::instrument(name = "images.remove", skip(self))]
+    async fn remove(&self, reference: &str) -> Result<()> {
+        let (inner, reference) = (Arc::clone(&self.inner), reference.to_owned());
+        blocking("images.remove", move || inner.remove(&reference)).await
+    }
+
+    #[tracing::instrument(name = "images.prepare", skip_all, fields(sandbox = %key.sandbox, container = %key.container))]
+    async fn prepare(&self, digest: &str, key: &RootFsKey) -> Result<RootFs> {
+        let (inner, digest, key) = (Arc::clone(&self.inner), digest.to_owned(), key.clone());
+        blocking("images.prepare", move || inner.prepare(&digest, &key)).await
+    }
+
+    #[tracing::instrument(name = "images.release", skip_all, fields(sandbox = %key.sandbox, container = %key.container))]
+    async fn release(&self, key: &RootFsKey) -> Result<()> {
+        let (inner, key) = (Arc::clone(&self.inner), key.clone());
+        blocking("images.release", move || inner.release(&key)).await
+    }
+
+    async fn prepared(&self) -> Result<Vec<RootFsKey>> {
+        let inner = Arc::clone(&self.inner);
+        blocking("images.prepared", move || inner.prepared()).await
+    }
+}
