@@ -333,3 +333,167 @@ fn missing_parameters_are_named() {
         }
     }
 }
+
+/// A template as the Bicep compiler writes it: symbolic names, a module, functions of the
+/// compiler's namespace, loaded text, types by reference.
+const COMPILED: &str = r##"{
+  "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
+  "languageVersion": "2.0",
+  "contentVersion": "1.0.0.0",
+  "metadata": { "_generator": { "name": "bicep", "version": "0.30.3.12046", "templateHash": "1" } },
+  "definitions": {
+    "sizeType": { "type": "object", "properties": { "cpu": { "type": "string" }, "memory": { "type": "int" } } }
+  },
+  "functions": [{
+    "namespace": "__bicep",
+    "members": {
+      "label": {
+        "parameters": [{ "type": "string", "name": "app" }, { "type": "int", "name": "index" }],
+        "output": { "type": "string", "value": "[format('{0}-{1:D2}', toLower(parameters('app')), parameters('index'))]" }
+      }
+    }
+  }],
+  "parameters": {
+    "app": { "type": "string", "minLength": 2, "maxLength": 20 },
+    "count": { "type": "int", "defaultValue": 2, "minValue": 1, "maxValue": 5 },
+    "size": { "$ref": "#/definitions/sizeType", "defaultValue": { "cpu": "0.5", "memory": 1 } },
+    "settings": { "type": "object", "defaultValue": { "B_KEY": "two", "A_KEY": "one" } },
+    "password": { "type": "securestring", "nullable": true },
+    "stamp": { "type": "string", "defaultValue": "[utcNow('yyyy-MM-dd')]" }
+  },
+  "variables": {
+    "$fxv#0": "#!/bin/sh\necho ready > /shared/index.html\n",
+    "environment": "[map(items(parameters('settings')), lambda('item', createObject('name', lambdaVariables('item').key, 'value', lambdaVariables('item').value)))]",
+    "secrets": "[if(empty(parameters('password')), createArray(), createArray(createObject('name', 'PASSWORD', 'secureValue', parameters('password'))))]"
+  },
+  "resources": {
+    "existingNet": {
+      "existing": true, "type": "Microsoft.Network/virtualNetworks", "apiVersion": "2024-01-01", "name": "shared-net"
+    },
+    "web": {
+      "copy": { "name": "web", "count": "[length(range(0, parameters('count')))]", "mode": "serial", "batchSize": 1 },
+      "type": "Microsoft.ContainerInstance/containerGroups",
+      "apiVersion": "2023-05-01",
+      "name": "[__bicep.label(parameters('app'), add(copyIndex(), 1))]",
+      "location": "[resourceGroup().location]",
+      "tags": "[union(createObject('stamp', parameters('stamp')), coalesce(tryGet(parameters('settings'), 'tags'), createObject()))]",
+      "zones": "[if(equals(mod(copyIndex(), 2), 0), createArray('1'), null())]",
+      "properties": {
+        "osType": "Linux",
+        "restartPolicy": "OnFailure",
+        "subnetIds": [{ "id": "[resourceId('Microsoft.Network/virtualNetworks/subnets', 'shared-net', 'apps')]" }],
+        "initContainers": [{
+          "name": "prepare",
+          "properties": {
+            "image": "busybox:1.36",
+            "command": ["/bin/sh", "-c", "[variables('$fxv#0')]"],
+            "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }]
+          }
+        }],
+        "containers": [{
+          "name": "web",
+          "properties": {
+            "image": "[reference('names').outputs.image.value]",
+            "environmentVariables": "[concat(variables('environment'), variables('secrets'))]",
+            "resources": { "requests": {
+              "cpu": "[json(parameters('size').cpu)]", "memoryInGB": "[parameters('size').memory]" } },
+            "ports": "[map(range(0, 2), lambda('i', createObject('port', add(8080, lambdaVariables('i')), 'protocol', 'TCP')))]",
+            "volumeMounts": [{ "name": "shared", "mountPath": "/srv" }]
+          }
+        }],
+        "volumes": [{ "name": "shared", "emptyDir": {} }]
+      },
+      "dependsOn": ["names"]
+    },
+    "names": {
+      "type": "Microsoft.Resources/deployments",
+      "apiVersion": "2022-09-01",
+      "name": "[format('names-{0}', uniqueString(deployment().name))]",
+      "properties": {
+        "expressionEvaluationOptions": { "scope": "inner" },
+        "mode": "Incremental",
+        "parameters": { "tag": { "value": "1.27" } },
+        "template": {
+          "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
+          "languageVersion": "2.0",
+          "contentVersion": "1.0.0.0",
+          "parameters": { "tag": { "type": "string" } },
+          "resources": {},
+          "outputs": { "image": { "type": "string", "value": "[format('docker.io/library/nginx:{0}', parameters('tag'))]" } }
+        }
+      }
+    }
+  },
+  "outputs": {
+    "ids": {
+      "type": "array",
+      "copy": { "count": "[length(range(0, parameters('count')))]", "input": "[resourceInfo(format('web[{0}]', copyIndex())).id]" }
+    },
+    "address": { "type": "string", "value": "[reference('web[0]').ipAddress.ip]" }
+  }
+}"##;
+
+#[test]
+fn a_compiled_template_yields_its_groups() {
+    let template = Template::parse(COMPILED).unwrap();
+    let parameters = Parameters::from_json(r#"{ "app": "Shop", "password": "hunter2" }"#).unwrap();
+    let evaluated = template
+        .evaluate(&context().parameters(parameters))
+        .unwrap();
+    let groups = evaluated.container_groups().unwrap();
+    assert_eq!(
+        groups
+            .iter()
+            .map(|group| group.name.as_str())
+            .collect::<Vec<_>>(),
+        ["shop-01", "shop-02"]
+    );
+    let group = json_of(&groups[0].to_json(SecretMode::Reveal));
+    assert_eq!(group["tags"]["stamp"], "2023-11-14");
+    assert_eq!(group["zones"], json!(["1"]));
+    let container = &group["properties"]["containers"][0]["properties"];
+    assert_eq!(container["image"], "docker.io/library/nginx:1.27");
+    assert_eq!(
+        container["resources"]["requests"],
+        json!({"cpu": 0.5, "memoryInGB": 1})
+    );
+    assert_eq!(container["ports"][1]["port"], 8081);
+    let names = container["environmentVariables"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|variable| variable["name"].as_str().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["A_KEY", "B_KEY", "PASSWORD"]);
+    assert_eq!(
+        container["environmentVariables"][2]["secureValue"],
+        "hunter2"
+    );
+    assert_eq!(
+        evaluated
+            .output("ids")
+            .unwrap()
+            .value
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    assert!(evaluated.output("address").unwrap().complete().is_err());
+    assert!(!format!("{evaluated:?}").contains("hunter2"));
+
+    let error = template
+        .evaluate(&context().parameters(Parameters::new().with("app", "x")))
+        .unwrap_err();
+    assert!(error.to_string().contains("minimum length '2'"), "{error}");
+    let zones = template
+        .evaluate(&context().parameters(Parameters::new().with("app", "shop").with("count", 1)))
+        .unwrap();
+    let group = json_of(&zones.container_groups().unwrap()[0].to_json(SecretMode::Reveal));
+    assert_eq!(
+        group["properties"]["containers"][0]["properties"]["environmentVariables"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}

@@ -338,6 +338,26 @@ fn nested_place<'t>(
             }
         }
     }
+    // A resource group of this template says where it is.
+    let id = format!(
+        "/subscriptions/{}/resourceGroups/{}",
+        place.subscription_id, place.resource_group
+    );
+    let found = resources::find(&frame.scope.resources.borrow(), &id);
+    if let Some(group) = found.first()
+        && let Some(location) = get(group.declaration, "location")
+    {
+        let frame = Frame {
+            scope: frame.scope,
+            locals: &group.locals,
+            part: Part::Header,
+        };
+        if let Value::String(location) =
+            evaluator.tree(location, &frame, &join(&group.path, "location"), None)?
+        {
+            place.location = location;
+        }
+    }
     Ok(place)
 }
 

@@ -1,13 +1,11 @@
 //! From evaluated resources to container groups.
 
-use super::error::TemplateErrorKind;
+use super::error::{TemplateError, TemplateErrorKind};
 use super::result::{CONTAINER_GROUPS, Evaluated, Resource};
 use crate::document::tree::Node;
 use crate::document::{Reading, inspect_node};
 use crate::error::{Error, Problem, Result};
 use crate::model::{ContainerGroup, ContainerGroupProfile};
-
-use super::error::TemplateError;
 
 impl Evaluated {
     /// The container groups, in the order in which they are to be deployed.
@@ -39,6 +37,7 @@ impl Evaluated {
         for resource in self.of_type(kind) {
             let mut reading = self.read(resource);
             problems.append(&mut reading.problems);
+            problems.extend(self.waiting(resource));
             found.append(&mut take(reading));
         }
         if problems.is_empty() {
@@ -50,25 +49,30 @@ impl Evaluated {
 
     /// Reads one resource as a container group or a profile, with all problems and warnings.
     ///
-    /// Paths, lines and columns are the template's.
+    /// Paths, lines and columns are the template's. A value that waits for the running
+    /// deployment is a warning here, and its expression stands in the group: good enough to
+    /// check the group, not to run it.
     #[must_use]
     pub fn read(&self, resource: &Resource) -> Reading {
         let mut reading = inspect_node(&Node::from(&resource.value));
-        // What waits stands there as text and would be refused a second time.
+        self.locate(resource, &mut reading.problems);
+        self.locate(resource, &mut reading.document.warnings);
+        // An expression is not what the property wants, but its value may be.
         reading
             .problems
             .retain(|problem| !resource.waits_at(&problem.path));
-        self.locate(resource, &mut reading.problems);
-        self.locate(resource, &mut reading.document.warnings);
-        for pending in &resource.pending {
+        reading.document.warnings.extend(self.waiting(resource));
+        reading
+    }
+
+    /// The values of a resource that wait, as problems.
+    fn waiting<'a>(&'a self, resource: &'a Resource) -> impl Iterator<Item = Problem> + 'a {
+        resource.pending.iter().map(|pending| {
             let error = TemplateError::runtime(pending.reason.clone())
                 .within(&pending.expression)
                 .at(&pending.path);
-            reading
-                .problems
-                .push(Problem::from(&self.places.locate(error)));
-        }
-        reading
+            Problem::from(&self.places.locate(error))
+        })
     }
 
     /// Turns problems of a resource into problems of the template: their paths go on from the
@@ -89,12 +93,14 @@ impl Evaluated {
 }
 
 impl Resource {
-    /// Whether the value at a path of the resource waits for the running deployment.
+    /// Whether the value at a path of the template, or one around it, waits for the running
+    /// deployment.
     fn waits_at(&self, path: &str) -> bool {
-        let full = format!("{}.{path}", self.path);
-        self.pending
-            .iter()
-            .any(|pending| pending.path.eq_ignore_ascii_case(&full))
+        let path = path.to_ascii_lowercase();
+        self.pending.iter().any(|pending| {
+            let tail = path.strip_prefix(&pending.path.to_ascii_lowercase());
+            tail.is_some_and(|tail| tail.is_empty() || tail.starts_with(['.', '[']))
+        })
     }
 }
 

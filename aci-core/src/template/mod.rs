@@ -32,8 +32,8 @@
 //! # What is evaluated
 //!
 //! The functions of Resource Manager's language, but for those that need Azure itself
-//! (`providers`, `managementGroup`, `toLogicalZone` ...) and a few that are rare
-//! (`cidrSubnet`, `parseCidr` ...): these are errors that name the expression. `uniqueString`
+//! (`providers`, `managementGroup`, `toLogicalZone` ...) and a few that are rare (`parseUri` ...):
+//! these are errors that name the expression. `uniqueString`
 //! and `guid` give Azure's own results. User-defined functions, lambdas, copy loops on
 //! resources, properties, variables and outputs, conditions, child resources, nested
 //! deployments of inner and outer scope, and symbolic names (language version 2.0) are
@@ -90,6 +90,7 @@ pub use limits::Limits;
 pub use parameters::Parameters;
 pub use result::{CONTAINER_GROUPS, Evaluated, Output, Resource};
 
+use crate::document::tree::Node;
 use eval::Evaluator;
 use places::Places;
 use scope::{Level, Locals, Scope};
@@ -112,7 +113,17 @@ impl Template {
     ///
     /// The text is not JSON (with line and column), or not a template.
     pub fn parse(text: &str) -> TemplateResult<Self> {
-        let (places, value) = Places::of(places::read(text)?);
+        Self::from_node(places::read(text)?)
+    }
+
+    /// Takes a template from a document that was read with
+    /// [`document::parse`](crate::document::parse), JSON or YAML.
+    ///
+    /// # Errors
+    ///
+    /// The document is not a template: it has no `resources`.
+    pub fn from_node(node: Node) -> TemplateResult<Self> {
+        let (places, value) = Places::of(node);
         match Self::from_value(value) {
             Ok(template) => Ok(Self { places, ..template }),
             Err(error) => Err(places.locate(error)),
@@ -150,26 +161,6 @@ impl Template {
                     .to_owned(),
             )),
         }
-    }
-
-    /// Whether a document looks like a deployment template and not like a resource: its
-    /// `$schema` says so, or it has `resources` and no `type`.
-    #[must_use]
-    pub fn is_template(value: &Value) -> bool {
-        let Value::Object(root) = value else {
-            return false;
-        };
-        let schema = get(root, "$schema")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        schema.contains("deploymenttemplate.json")
-            || (get(root, "type").is_none()
-                && matches!(
-                    get(root, "resources"),
-                    Some(Value::Array(_) | Value::Object(_))
-                )
-                && (get(root, "contentVersion").is_some() || get(root, "parameters").is_some()))
     }
 
     /// The declared parameters: name, type, and whether a value must be given.

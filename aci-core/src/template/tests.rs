@@ -630,6 +630,12 @@ fn what_only_the_deployment_knows_waits() {
         "{error}"
     );
 
+    // To check the group, the expressions will do.
+    let reading = evaluated.read(web);
+    assert_eq!(reading.problems, []);
+    assert_eq!(reading.document.groups[0].name, "web");
+    assert_eq!(reading.document.warnings.len(), 2);
+
     let evaluated = template.evaluate(&context().resolver(&Runtime)).unwrap();
     let web = &evaluated.resources[1];
     assert_eq!(
@@ -788,15 +794,22 @@ fn symbolic_names() {
 fn other_levels() {
     let evaluated = evaluate(json!({
         "$schema": "https://schema.management.azure.com/schemas/2018-05-01/subscriptionDeploymentTemplate.json#",
-        "resources": [{ "type": "Microsoft.Resources/resourceGroups", "apiVersion": "1", "name": "new", "location": "[deployment().location]" }],
+        "resources": [{ "type": "Microsoft.Resources/deployments", "apiVersion": "1", "name": "inside", "resourceGroup": "far",
+            "dependsOn": ["far"], "properties": { "expressionEvaluationOptions": { "scope": "inner" }, "template": {
+                "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
+                "resources": [group("g", json!({ "location": "[resourceGroup().location]" }))] } } },
+        { "type": "Microsoft.Resources/resourceGroups", "apiVersion": "1", "name": "far", "location": "norway" }, { "type": "Microsoft.Resources/resourceGroups", "apiVersion": "1", "name": "new", "location": "[deployment().location]" }],
         "outputs": {
             "rg": { "type": "string", "value": "[subscriptionResourceId('Microsoft.Resources/resourceGroups', 'new')]" },
             "id": { "type": "string", "value": "[resourceId('Microsoft.Authorization/policyDefinitions', 'p')]" },
         },
     }))
     .unwrap();
+    assert_eq!(names(&evaluated), ["far", "new", "inside", "g"]);
+    assert_eq!(evaluated.resources[2].value["resourceGroup"], "far");
+    assert_eq!(evaluated.resources[3].value["location"], "norway");
     assert_eq!(
-        evaluated.resources[0].id,
+        evaluated.resources[1].id,
         "/subscriptions/sub/resourceGroups/new"
     );
     assert_eq!(
@@ -834,16 +847,21 @@ fn groups_are_read_with_places() {
     assert_eq!(error.problems()[0].line, Some(5));
 }
 
+#[cfg(feature = "yaml")]
 #[test]
-fn documents_are_told_from_templates() {
-    assert!(Template::is_template(
-        &json!({"$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#", "resources": []})
-    ));
-    assert!(Template::is_template(
-        &json!({"contentVersion": "1.0.0.0", "resources": []})
-    ));
-    assert!(!Template::is_template(&group("a", json!({}))));
-    assert!(!Template::is_template(&json!([])));
+fn templates_may_be_yaml() {
+    let text =
+        "resources:\n- type: A.B/c\n  apiVersion: '1'\n  name: x\n  tags:\n    t: '[nosuch()]'\n";
+    let node = crate::document::parse(text, crate::document::Format::Yaml).unwrap();
+    let error = Template::from_node(node)
+        .unwrap()
+        .evaluate(&context())
+        .unwrap_err();
+    assert_eq!(error.position().map(|place| place.line), Some(6), "{error}");
+}
+
+#[test]
+fn parameters_are_listed() {
     let template = Template::from_value(json!({ "parameters": { "a": { "type": "int" }, "b": { "type": "string", "defaultValue": "" } }, "resources": [] })).unwrap();
     let parameters: Vec<_> = template
         .parameters()

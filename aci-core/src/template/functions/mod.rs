@@ -1,5 +1,6 @@
 //! The functions of the expression language, by family.
 
+mod cidr;
 mod collection;
 mod date;
 mod deployment;
@@ -145,6 +146,10 @@ fn dispatch(lower: &str, call: &Call<'_, '_, '_>) -> TemplateResult<Value> {
         "union" => object::union(call),
         "intersection" => object::intersection(call),
 
+        "parsecidr" => cidr::parse(call),
+        "cidrsubnet" => cidr::subnet(call),
+        "cidrhost" => cidr::host(call),
+
         "resourceid" => resource::resource_id(call),
         "subscriptionresourceid" => resource::subscription_resource_id(call),
         "tenantresourceid" => resource::tenant_resource_id(call),
@@ -155,20 +160,17 @@ fn dispatch(lower: &str, call: &Call<'_, '_, '_>) -> TemplateResult<Value> {
         "resourceinfo" => runtime::resource_info(call),
         _ if runtime::is_list(lower) => runtime::list(call),
 
+        "fail" => Err(TemplateError::expression(
+            "the template refuses to be deployed like this: it calls fail",
+        )),
         "managementgroup"
         | "managementgroupresourceid"
         | "providers"
         | "deployer"
-        | "cidrhost"
-        | "cidrsubnet"
-        | "parsecidr"
         | "tologicalzone"
         | "tologicalzones"
         | "tophysicalzone"
         | "tophysicalzones"
-        | "fail"
-        | "loadtextcontent"
-        | "externalinput"
         | "builduri"
         | "parseuri" => Err(TemplateError::unsupported(format!(
             "the template function '{}' is not supported; give its value as a parameter instead",

@@ -571,6 +571,39 @@ fn places_and_ids() {
 }
 
 #[test]
+fn address_ranges() {
+    is(
+        "parseCidr('10.144.0.0/20')",
+        json!({"network": "10.144.0.0", "netmask": "255.255.240.0", "broadcast": "10.144.15.255",
+        "firstUsable": "10.144.0.1", "lastUsable": "10.144.15.254", "cidr": 20}),
+    );
+    is(
+        "parseCidr('fdad:3236:5555::/48')",
+        json!({"network": "fdad:3236:5555::", "netmask": "ffff:ffff:ffff::",
+        "firstUsable": "fdad:3236:5555::", "lastUsable": "fdad:3236:5555:ffff:ffff:ffff:ffff:ffff", "cidr": 48}),
+    );
+    is("cidrSubnet('10.144.0.0/20', 24, 4)", json!("10.144.4.0/24"));
+    is(
+        "cidrSubnet('fdad:3236:5555::/48', 52, 4)",
+        json!("fdad:3236:5555:4000::/52"),
+    );
+    is("cidrSubnet('0.0.0.0/0', 0, 0)", json!("0.0.0.0/0"));
+    is("cidrHost('10.144.3.0/24', 4)", json!("10.144.3.5"));
+    is(
+        "cidrHost('fdad:3236:5555:3000::/52', 0)",
+        json!("fdad:3236:5555:3000::1"),
+    );
+    is("parseCidr('10.0.0.1/32').lastUsable", json!("10.0.0.1"));
+    fails("cidrSubnet('10.144.0.0/20', 24, 16)", "no subnet 16");
+    fails("cidrSubnet('10.144.0.0/20', 19, 0)", "no subnet 0");
+    fails("cidrSubnet('::/0', 0, 1)", "no subnet 1");
+    fails("cidrHost('10.144.3.0/24', 254)", "no host");
+    fails("cidrHost('10.144.3.0/24', -1)", "no host");
+    fails("parseCidr('10.0.0.1')", "CIDR notation");
+    fails("fail('no')", "calls fail");
+}
+
+#[test]
 fn work_is_bounded() {
     let mut variables = serde_json::Map::new();
     variables.insert("v0".to_owned(), json!("0123456789"));
@@ -664,6 +697,9 @@ fn any_call() -> impl Strategy<Value = String> {
         "pickZones",
         "resourceInfo",
         "dataUriToString",
+        "parseCidr",
+        "cidrSubnet",
+        "cidrHost",
     ]);
     let leaf = prop_oneof![
         "[ -~]{0,6}|é|😀|[{}0-9:N]{0,6}".prop_map(|text| format!("'{}'", text.replace('\'', "''"))),
