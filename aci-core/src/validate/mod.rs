@@ -3,7 +3,8 @@
 //! [`validate`] judges a [`ContainerGroup`] by [`Rules`] and returns a [`Report`]: problems, for
 //! which ACI (or any engine) refuses the document, and warnings, for what has no effect or will
 //! probably fail later. Every problem has a JSON path; a document's
-//! [`SourceMap`](crate::document) turns paths into lines and columns.
+//! [`SourceMap`](crate::document::SourceMap) turns paths into lines and columns, which
+//! [`validate_document`] does for everything that was read from a text.
 //!
 //! [`CODES`] lists every code: those of the service, those that follow its pattern where ACI has the
 //! rule and its code is not known, and a few of our own. Values stand in messages, secrets never do.
@@ -25,6 +26,7 @@
 mod check;
 mod codes;
 mod containers;
+mod document;
 mod environment;
 mod image;
 mod mounts;
@@ -44,6 +46,7 @@ mod version;
 mod volumes;
 
 pub use codes::{CODES, Code, Origin};
+pub use document::validate_document;
 pub use rules::{DocumentKind, MaxSize, Rules, Severity};
 
 use crate::error::{Error, Problem, Result};
