@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod bill;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod contract;
 pub mod document;
 pub mod error;

@@ -5,6 +5,7 @@
 //! | `true`, `false` | ends with 0 or 1 |
 //! | `exit CODE` | ends with a code |
 //! | `echo WORD...` | prints its arguments |
+//! | `print WORD...` | the same, without the line end |
 //! | `complain WORD...` | prints its arguments to standard error |
 //! | `sleep SECONDS` | waits, fractions allowed, `infinity` too |
 //! | `fail-after SECONDS [CODE]` | waits, then ends with a code, 1 if not told |
@@ -17,6 +18,7 @@
 //! | `printenv NAME` | prints a variable, or ends with 1 |
 //! | `id` | prints user and group as `UID:GID` |
 //! | `hostname` | prints the host name |
+//! | `pwd` | prints the working directory |
 //! | `stty` | prints the size of the terminal as `ROWS COLS`, or ends with 1 |
 //! | `hog BYTES` | takes memory, and runs on if it may |
 //! | `burn HUNDREDTHS SECONDS` | uses so much of a core for a while |
@@ -68,11 +70,13 @@ where
 
 /// All built-in programs by name.
 pub(super) fn programs() -> BTreeMap<String, Arc<dyn Program>> {
-    let programs: [(&str, Arc<dyn Program>); 23] = [
+    let programs: [(&str, Arc<dyn Program>); 25] = [
         ("true", program(|_| async { Ok(0) })),
         ("false", program(|_| async { Ok(1) })),
         ("exit", program(|p| async move { number(&p, 1) })),
         ("echo", program(echo)),
+        ("print", program(print)),
+        ("pwd", program(pwd)),
         ("complain", program(complain)),
         ("sleep", program(sleep)),
         ("fail-after", program(fail_after)),
@@ -131,6 +135,19 @@ fn path(process: &FakeProcess, index: usize) -> io::Result<String> {
 async fn echo(mut p: FakeProcess) -> io::Result<i32> {
     let line = words(&p, 1);
     p.print(&line).await?;
+    Ok(0)
+}
+
+async fn print(mut p: FakeProcess) -> io::Result<i32> {
+    let text = words(&p, 1);
+    p.stdout.write_all(text.as_bytes()).await?;
+    p.stdout.flush().await?;
+    Ok(0)
+}
+
+async fn pwd(mut p: FakeProcess) -> io::Result<i32> {
+    let directory = super::files::normal(&p.cwd);
+    p.print(&directory).await?;
     Ok(0)
 }
 

@@ -23,7 +23,7 @@ use super::program::{FakeListener, Program};
 use crate::contract::{
     BoxRead, BoxWrite, ContainerSpec, ContainerStats, ContainerStatus, Duplex, ExecSpec,
     ExitStatus, LogQuery, LogStream, NetworkStats, OutputStream, Process, ProcessControl, RunState,
-    Sandbox, SandboxStats, SandboxStatus, Signal, UserSpec,
+    SandboxStats, SandboxStatus, Signal, UserSpec,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SandboxId;
