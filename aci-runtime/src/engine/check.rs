@@ -1,7 +1,8 @@
 //! Whether a document can be accepted by this engine.
 
-use aci_core::error::{Error, Problem, Result};
-use aci_core::model::{ContainerGroup, EnvironmentVariable};
+use aci_core::error::{Error, ErrorKind, Problem, Result};
+use aci_core::model::{ContainerGroup, EnvironmentVariable, OsType, Sku};
+use aci_core::validate::{Rules, validate};
 
 use super::{Shared, act};
 
@@ -11,6 +12,36 @@ impl Shared {
     /// # Errors
     /// [`ErrorKind::Invalid`] with all problems; [`ErrorKind::Unsupported`].
     pub(crate) fn check(&self, document: &ContainerGroup) -> Result<()> {
+        let capability = self.isolation.capability();
+        let rules = Rules {
+            location: self.options.location.clone(),
+            ..self.options.rules.clone()
+        };
+        for warning in validate(document, &rules).into_result()? {
+            tracing::warn!(group = %document.name, "{warning}");
+        }
+        let properties = &document.properties;
+        let cannot = |what: &str, code: &str| {
+            Error::new(
+                ErrorKind::Unsupported,
+                "group.create",
+                format!(
+                    "{what} cannot be run by the isolation '{}'",
+                    capability.name
+                ),
+            )
+            .on(&document.name)
+            .code(code)
+        };
+        if properties.os_type == Some(OsType::Windows) && !capability.windows {
+            return Err(cannot("osType 'Windows'", "ServiceUnavailable"));
+        }
+        if properties.sku == Some(Sku::Confidential) && !capability.confidential {
+            return Err(cannot(
+                "sku 'Confidential'",
+                "ConfidentialContainerGroupSkuIsNotSupported",
+            ));
+        }
         for volume in &document.properties.volumes {
             act::driver(self, volume)?;
         }

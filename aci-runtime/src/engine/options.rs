@@ -3,7 +3,14 @@
 use std::time::Duration;
 
 use aci_core::lifecycle::BackOff;
-use aci_core::size::{Capacity, Quota, WhenFull};
+use aci_core::size::{Capacity, Cpu, Memory, Quota, WhenFull};
+use aci_core::validate::{MaxSize, Rules};
+
+/// No bound: what the host has decides.
+const LARGEST: MaxSize = MaxSize {
+    cpu: Cpu::from_hundredths(u32::MAX),
+    memory: Memory::from_tenths(u32::MAX),
+};
 
 /// Settings with ACI's values as defaults.
 #[derive(Clone, Debug)]
@@ -16,6 +23,9 @@ pub struct EngineOptions {
     pub quota: Quota,
     /// What happens to a group that fits the host but not now. Default: it is refused.
     pub when_full: WhenFull,
+    /// By which rules documents are judged. Default: ACI's, but for the largest sizes, which here
+    /// are the host's.
+    pub rules: Rules,
     /// Time between the stop signal and the kill. Default 10 s, Docker's value (ACI states none;
     /// Kubernetes has 30 s).
     pub grace: Duration,
@@ -40,6 +50,12 @@ impl Default for EngineOptions {
             capacity: None,
             quota: Quota::UNLIMITED,
             when_full: WhenFull::Refuse,
+            rules: Rules {
+                max_standard: LARGEST,
+                max_confidential: LARGEST,
+                max_spot: LARGEST,
+                ..Rules::default()
+            },
             grace: Duration::from_secs(10),
             back_off: BackOff::default(),
             running_log_bytes: 4 << 20,
