@@ -1,0 +1,456 @@
+//! From the first process that the host starts to a running agent.
+//!
+//! The first process stays in the host's namespaces, makes the agent as its child in new ones,
+//! sets the child's user mapping (only a parent may call newuidmap) and ends, so that the host
+//! reaps it at once and the agent belongs to nobody.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::cgroup::tree;
+use crate::protocol::{Boot, Bounds, Failure, Kind, Reply, Source, Users, VERSION, frame, socket};
+use crate::root::failed;
+use crate::server::Server;
+use crate::sys::{self, Forked};
+use crate::{root, server};
+
+fn io_failure(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Failure {
+    move |error| {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
+            _ => Kind::Internal,
+        };
+        Failure::new(kind, format!("{what}: {error}"))
+    }
+}
+
+/// A new agent's way: never returns.
+pub(crate) fn main() -> ! {
+    let host = sys::take_stdin();
+    let _ = sys::close_from(3, false);
+    let code = match start(&host) {
+        Ok(()) => 0,
+        Err(failure) => {
+            say(&host, &Reply::Failed(failure), &[]);
+            1
+        }
+    };
+    std::process::exit(code)
+}
+
+/// Sends one message in full; the socket is a blocking one.
+fn say(host: &OwnedFd, reply: &Reply, fds: &[&OwnedFd]) {
+    let count = u8::try_from(fds.len()).unwrap_or(0);
+    let Ok(bytes) = frame::encode(reply, count) else {
+        return;
+    };
+    let mut fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        match socket::send(host, rest, &fds) {
+            Ok(sent) => {
+                rest = &rest[sent..];
+                fds.clear();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn hear(host: &OwnedFd) -> Result<Boot, Failure> {
+    let mut decoder = frame::Decoder::default();
+    let mut fds = VecDeque::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match decoder.next::<Boot>() {
+            Ok(Some((boot, _))) => {
+                zeroize::Zeroize::zeroize(&mut buffer);
+                return Ok(boot);
+            }
+            Ok(None) => {}
+            Err(malformed) => return Err(Failure::new(Kind::Internal, malformed.to_string())),
+        }
+        match socket::receive(host, &mut buffer, &mut fds) {
+            Ok(0) => return Err(Failure::new(Kind::Internal, "the host has gone away")),
+            Ok(read) => decoder.push(&buffer[..read]),
+            Err(error) => return Err(io_failure("reading from the host")(error)),
+        }
+    }
+}
+
+fn start(host: &OwnedFd) -> Result<(), Failure> {
+    let boot = hear(host)?;
+    if boot.version != VERSION {
+        return Err(Failure::new(
+            Kind::Unsupported,
+            format!(
+                "the agent speaks version {VERSION}, the host {}",
+                boot.version
+            ),
+        ));
+    }
+    let _ = rustix::process::setsid();
+    sys::reset_signals();
+    rustix::process::umask(Mode::empty());
+    let _ = rustix::process::chdir("/");
+
+    let mut namespaces =
+        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if boot.users != Users::Host {
+        namespaces |= libc::CLONE_NEWUSER;
+    }
+    let (mapped_read, mapped_write) = io::pipe().map_err(io_failure("a pipe"))?;
+    match sys::clone(namespaces, None).map_err(explain_namespaces)? {
+        Forked::Child => {
+            drop(mapped_write);
+            let mut byte = [0; 1];
+            if { &mapped_read }.read_exact(&mut byte).is_err() {
+                // The parent has said why.
+                sys::exit_now(1);
+            }
+            drop(mapped_read);
+            match become_agent(boot) {
+                Ok((server, network)) => {
+                    let hello = Reply::Hello {
+                        version: VERSION,
+                        id: server.id().to_owned(),
+                    };
+                    say(host, &hello, &[&network]);
+                    drop(network);
+                    server.serve(host)
+                }
+                Err(failure) => {
+                    say(host, &Reply::Failed(failure), &[]);
+                    sys::exit_now(1)
+                }
+            }
+        }
+        Forked::Parent { pid, .. } => {
+            drop(mapped_read);
+            map_users(pid, &boot.users)?;
+            (&mapped_write)
+                .write_all(b"+")
+                .map_err(io_failure("starting the agent"))
+        }
+    }
+}
+
+fn explain_namespaces(error: io::Error) -> Failure {
+    let hint = match error.raw_os_error() {
+        Some(libc::ENOSPC) => {
+            "the limit of namespaces is used up: raise the sysctls user.max_user_namespaces, \
+             user.max_net_namespaces and user.max_mnt_namespaces"
+        }
+        Some(libc::EPERM) => {
+            "run as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, \
+             user.max_user_namespaces above 0 and (Ubuntu) \
+             kernel.apparmor_restrict_unprivileged_userns=0"
+        }
+        Some(libc::EINVAL) => "the kernel lacks a namespace kind (user, pid, net, ipc, uts, mount)",
+        _ => "see the kernel log (dmesg) for the reason",
+    };
+    io_failure("making namespaces")(error).hint(hint)
+}
+
+fn map_users(pid: i32, users: &Users) -> Result<(), Failure> {
+    let write = |file: &str, text: &str| {
+        std::fs::write(format!("/proc/{pid}/{file}"), text)
+            .map_err(io_failure(format!("writing /proc/{pid}/{file}")))
+    };
+    let helper = |program: &str, own: u32, range: &(u32, u32)| -> Result<(), Failure> {
+        let (own, first, count) = (own.to_string(), range.0.to_string(), range.1.to_string());
+        let outcome = Command::new(program)
+            .args([&pid.to_string(), "0", &own, "1", "1", &first, &count])
+            .env(
+                "PATH",
+                "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+            )
+            .output()
+            .map_err(io_failure(program))?;
+        if outcome.status.success() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Kind::PermissionDenied,
+            format!(
+                "{program}: {}",
+                String::from_utf8_lossy(&outcome.stderr).trim()
+            ),
+        )
+        .hint("check this user's lines in /etc/subuid and /etc/subgid"))
+    };
+    match users {
+        Users::Host => Ok(()),
+        Users::Single { uid, gid } => {
+            // user_namespaces(7): a group map may be written without rights only after this.
+            write("setgroups", "deny")?;
+            write("uid_map", &format!("0 {uid} 1"))?;
+            write("gid_map", &format!("0 {gid} 1"))
+        }
+        Users::Ranges {
+            uid,
+            gid,
+            uids,
+            gids,
+        } => {
+            helper("newuidmap", *uid, uids)?;
+            helper("newgidmap", *gid, gids)
+        }
+    }
+}
+
+/// Runs in the sandbox's namespaces.
+fn become_agent(boot: Boot) -> Result<(Server, OwnedFd), Failure> {
+    sys::set_name(c"aci-agent");
+    let _ = rustix::process::setsid();
+    if boot.users != Users::Host {
+        // The caller's id is user 0 here; take on all its rights.
+        let groups: Option<&[u32]> = match boot.users {
+            Users::Ranges { .. } => Some(&[]),
+            _ => None,
+        };
+        sys::become_user(0, 0, groups).map_err(io_failure("becoming the namespace's root"))?;
+    } else {
+        // What the memory holds (secrets) is nobody's business. In a user namespace the agent
+        // must be able to look at its own children, so there only the user himself is trusted.
+        sys::set_dumpable(false).map_err(io_failure("protecting memory"))?;
+    }
+    let _ = rustix::process::setrlimit(
+        rustix::process::Resource::Core,
+        rustix::process::Rlimit {
+            current: Some(0),
+            maximum: None,
+        },
+    );
+    // Mounts that the host removes must go away here too; nothing goes the other way.
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )
+    .map_err(failed("separating mounts"))?;
+    rustix::system::sethostname(boot.hostname.as_bytes())
+        .map_err(failed("setting the host name"))?;
+    set_up_network(&boot)?;
+    if let Some(plan) = &boot.cgroup {
+        tree::create(plan, tree::AGENTS, &Bounds::default(), true, false)
+            .and_then(|()| join(plan))
+            .map_err(io_failure("making the agents' cgroup"))?;
+        tree::create(plan, &boot.id, &boot.bounds, false, false)
+            .map_err(io_failure("making the group's cgroup"))?;
+    }
+    let (volumes, shm) = make_volumes(&boot)?;
+    let listener = listen(&boot)?;
+    let network = rustix::fs::open(
+        "/proc/self/ns/net",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(failed("opening the network namespace"))?;
+    let again = network
+        .try_clone()
+        .map_err(io_failure("opening the network namespace"))?;
+    let server = Server::new(server::Parts {
+        id: boot.id.clone(),
+        dir: boot.dir.clone(),
+        users: boot.users.clone(),
+        cgroup: boot.cgroup.clone(),
+        volumes,
+        shm,
+        listener,
+        network,
+    })
+    .map_err(io_failure("starting the agent"))?;
+    record(&boot)?;
+    Ok((server, again))
+}
+
+fn join(plan: &crate::protocol::CgroupPlan) -> io::Result<()> {
+    for directory in tree::directories(plan, tree::AGENTS) {
+        std::fs::write(directory.join("cgroup.procs"), "0")?;
+    }
+    Ok(())
+}
+
+fn set_up_network(boot: &Boot) -> Result<(), Failure> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(failed("opening a socket"))?;
+    sys::loopback_up(&socket).map_err(io_failure("bringing up loopback"))?;
+    // Docker's sysctls: low ports and ping need no rights inside. Not every kernel lets a user
+    // namespace set them; nothing depends on it.
+    let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    let groups = match &boot.users {
+        Users::Host => "0 2147483647".to_owned(),
+        Users::Single { .. } => "0 0".to_owned(),
+        Users::Ranges { gids, .. } => format!("0 {}", gids.1),
+    };
+    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", groups);
+    Ok(())
+}
+
+/// The sandbox's volumes by name: where the agent sees them, and whether they are read-only.
+pub(crate) type Volumes = BTreeMap<String, (PathBuf, bool)>;
+
+/// Mounts the volumes once, where only the agent's mount namespace has them.
+fn make_volumes(boot: &Boot) -> Result<(Volumes, PathBuf), Failure> {
+    let base = Path::new(&boot.dir).join("mnt");
+    let what = || io_failure("making places for volumes");
+    let private = |path: &Path| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+    };
+    private(&base).map_err(what())?;
+    let mount = root::new_mount(
+        "tmpfs",
+        &[("mode", "0700")],
+        MountAttrFlags::MOUNT_ATTR_NODEV,
+    )
+    .map_err(failed("a tmpfs for volumes"))?;
+    mount_at(&mount, &base)?;
+    let scratch = base.join("scratch");
+    private(&scratch).map_err(what())?;
+    let shm = base.join("shm");
+    private(&shm).map_err(what())?;
+    let memory = root::new_mount(
+        "tmpfs",
+        &[("mode", "1777"), ("size", "67108864")],
+        MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+    )
+    .map_err(failed("a tmpfs for /dev/shm"))?;
+    mount_at(&memory, &shm)?;
+
+    let mut volumes = Volumes::new();
+    for (index, volume) in boot.volumes.iter().enumerate() {
+        let place = base.join(index.to_string());
+        private(&place).map_err(what())?;
+        let name = &volume.name;
+        match &volume.source {
+            Source::Directory(path) => {
+                let copy = root::copy_of(CWD, path, true).map_err(|errno| {
+                    failed(format!("the directory {path} of volume '{name}'"))(errno)
+                })?;
+                mount_at(&copy, &place)?;
+            }
+            Source::Memory(size) => {
+                let size = size.map(|bytes| bytes.to_string());
+                let mut options = vec![("mode", "0777")];
+                if let Some(size) = &size {
+                    options.push(("size", size));
+                }
+                let memory = root::new_mount(
+                    "tmpfs",
+                    &options,
+                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+                )
+                .map_err(failed(format!("a tmpfs for volume '{name}'")))?;
+                mount_at(&memory, &place)?;
+            }
+            Source::Files(secret, files) => {
+                let memory = root::new_mount(
+                    "tmpfs",
+                    &[("mode", "0755")],
+                    MountAttrFlags::MOUNT_ATTR_NOSUID
+                        | MountAttrFlags::MOUNT_ATTR_NODEV
+                        | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+                )
+                .map_err(failed(format!("a tmpfs for volume '{name}'")))?;
+                mount_at(&memory, &place)?;
+                for (file, content) in files {
+                    if file.is_empty() || file == "." || file == ".." || file.contains(['/', '\0'])
+                    {
+                        return Err(Failure::new(
+                            Kind::Invalid,
+                            format!("volume '{name}': '{file}' is not a file name"),
+                        ));
+                    }
+                    std::fs::OpenOptions::new()
+                        .write(true)
+                        .create_new(true)
+                        .mode(if *secret { 0o400 } else { 0o444 })
+                        .open(place.join(file))
+                        .and_then(|mut open| open.write_all(&content.0))
+                        .map_err(io_failure(format!("volume '{name}': writing '{file}'")))?;
+                }
+                sys::mount_setattr(&memory, sys::ATTR_RDONLY, false)
+                    .map_err(io_failure(format!("protecting volume '{name}'")))?;
+            }
+        }
+        volumes.insert(name.clone(), (place, volume.read_only));
+    }
+    Ok((volumes, shm))
+}
+
+fn mount_at(mount: &OwnedFd, place: &Path) -> Result<(), Failure> {
+    let what = || failed(format!("mounting {}", place.display()));
+    let point = rustix::fs::open(
+        place,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )
+    .map_err(what())?;
+    root::attach(mount, &point).map_err(what())
+}
+
+/// Opens the socket that hosts connect to.
+fn listen(boot: &Boot) -> Result<OwnedFd, Failure> {
+    let what = || failed("opening the agent's socket");
+    let directory = rustix::fs::open(
+        boot.dir.as_str(),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(what())?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(what())?;
+    // Socket paths are limited to 107 bytes; this one is short whatever the directory's is.
+    let address = SocketAddrUnix::new(format!(
+        "/proc/self/fd/{}/agent.sock",
+        std::os::fd::AsRawFd::as_raw_fd(&directory)
+    ))
+    .map_err(what())?;
+    rustix::net::bind(&socket, &address).map_err(what())?;
+    rustix::fs::chmodat(
+        &directory,
+        "agent.sock",
+        Mode::from_raw_mode(0o600),
+        rustix::fs::AtFlags::empty(),
+    )
+    .map_err(what())?;
+    rustix::net::listen(&socket, 1024).map_err(what())?;
+    Ok(socket)
+}
+
+/// Leaves who the agent is for later hosts: a file that appears as a whole.
+fn record(boot: &Boot) -> Result<(), Failure> {
+    let what = || io_failure("recording the agent");
+    let pid = std::process::id();
+    let stat = std::fs::read_to_string("/proc/self/stat").map_err(what())?;
+    let started = crate::procfs::start_time(&stat).unwrap_or(0);
+    let system = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let text = format!("{VERSION} {pid} {started} {}\n", system.trim());
+    let directory = Path::new(&boot.dir);
+    std::fs::write(directory.join("agent.new"), text).map_err(what())?;
+    std::fs::rename(directory.join("agent.new"), directory.join("agent")).map_err(what())
+}

@@ -1,0 +1,145 @@
+//! The first process of a container: builds its file system, then reaps what is orphaned.
+//!
+//! It holds the container together: when it ends, the kernel kills every process of the pid
+//! namespace. It ends when the agent closes the control pipe or is gone.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::protocol::{Failure, Kind, socket};
+use crate::root::{self, Recipe};
+use crate::{process, sys};
+
+/// What the agent leaves to the init besides the recipe.
+pub(crate) struct Cradle<'a> {
+    pub(crate) recipe: Recipe<'a>,
+    /// `cgroup.procs` of the container in each v1 hierarchy.
+    pub(crate) cgroups: &'a [OwnedFd],
+    /// Whether to make a cgroup namespace.
+    pub(crate) cgroup_namespace: bool,
+    /// A socket: takes [`READY`] with the root's and /proc's descriptors, or a failure.
+    pub(crate) ready: OwnedFd,
+    /// A pipe's reading end: one byte is a signal for all; its end is the end.
+    pub(crate) control: OwnedFd,
+}
+
+/// The byte that says that the file system is built.
+pub(crate) const READY: u8 = b'+';
+
+/// Runs as pid 1 of the container and never returns.
+pub(crate) fn run(cradle: &Cradle<'_>) -> ! {
+    match set_up(cradle) {
+        Ok(fds) => {
+            let fds = fds.each_ref().map(AsFd::as_fd);
+            if socket::send(&cradle.ready, &[READY], &fds).is_err() {
+                sys::exit_now(1);
+            }
+        }
+        Err(failure) => {
+            process::report(cradle.ready.as_fd(), &failure);
+            sys::exit_now(1);
+        }
+    }
+    let mut keep = vec![cradle.control.as_raw_fd()];
+    if sys::close_except(&mut keep).is_err() {
+        sys::exit_now(1);
+    }
+    sys::set_name(c"aci-init");
+    reap(&cradle.control)
+}
+
+fn set_up(cradle: &Cradle<'_>) -> Result<[OwnedFd; 2], Failure> {
+    let internal = |what: &str, error: std::io::Error| {
+        Failure::new(Kind::Internal, format!("{what}: {error}"))
+    };
+    let mut keep: Vec<i32> = cradle
+        .recipe
+        .mounts
+        .iter()
+        .map(|(tree, _, _)| tree.as_raw_fd())
+        .chain(cradle.cgroups.iter().map(AsRawFd::as_raw_fd))
+        .chain([
+            cradle.recipe.shm.as_raw_fd(),
+            cradle.ready.as_raw_fd(),
+            cradle.control.as_raw_fd(),
+        ])
+        .collect();
+    sys::close_except(&mut keep).map_err(|error| internal("closing descriptors", error))?;
+    sys::die_with_parent().map_err(|error| internal("tying to the agent", error))?;
+    for file in cradle.cgroups {
+        rustix::io::write(file, b"0").map_err(root::failed("joining the container's cgroup"))?;
+    }
+    if cradle.cgroup_namespace {
+        sys::unshare(libc::CLONE_NEWCGROUP)
+            .map_err(|error| internal("making a cgroup namespace", error))?;
+    }
+    root::build(&cradle.recipe)?;
+    let open = |path: &str| {
+        rustix::fs::openat(
+            CWD,
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
+        .map_err(root::failed(format!("opening {path}")))
+    };
+    Ok([open("/")?, open("/proc")?])
+}
+
+fn reap(control: &OwnedFd) -> ! {
+    let Ok(children) = sys::signal_descriptor(libc::SIGCHLD) else {
+        sys::exit_now(1);
+    };
+    let mut byte = [0; 1];
+    loop {
+        while let Ok(Some(_)) = sys::reap(-1) {}
+        let mut fds = [
+            PollFd::new(control, PollFlags::IN),
+            PollFd::new(&children, PollFlags::IN),
+        ];
+        let _ = poll(&mut fds, None);
+        let (asked, died) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+        if died {
+            let mut info = [0; 128];
+            let _ = rustix::io::read(&children, &mut info[..]);
+        }
+        if asked {
+            match rustix::io::read(control, &mut byte[..]) {
+                // Every process here but this one (kill(2)).
+                Ok(1..) => {
+                    let _ = sys::kill(-1, i32::from(byte[0]));
+                }
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Ok(_) | Err(_) => sys::exit_now(0),
+            }
+        }
+    }
+}
+
+/// What an init said: nothing yet, that it is ready, or why it failed.
+pub(crate) enum Said {
+    Ready { root: OwnedFd, proc: OwnedFd },
+    Failed(Failure),
+}
+
+/// Reads what an init says. It says one thing only, in one piece.
+pub(crate) fn hear(ready: &OwnedFd) -> Said {
+    let mut bytes = vec![0; 16 * 1024];
+    let mut fds = VecDeque::new();
+    let read = socket::receive(ready, &mut bytes, &mut fds).unwrap_or(0);
+    if read >= 1
+        && bytes[0] == READY
+        && let (Some(root), Some(proc)) = (fds.pop_front(), fds.pop_front())
+    {
+        return Said::Ready { root, proc };
+    }
+    Said::Failed(postcard::from_bytes(&bytes[..read]).unwrap_or_else(|_| {
+        Failure::new(
+            Kind::Internal,
+            "the container's init ended before its file system was built; was its memory limit too small?",
+        )
+    }))
+}

@@ -1,0 +1,10 @@
+//! Control groups of both kinds, and of both at once (hybrid).
+//!
+//! These sources are compiled into the host library (detection, removal of what is left) and into
+//! the agent (creation, statistics). Every sandbox has the directory `<parent>/<sandbox>` in each
+//! hierarchy, every container one below it. Agents sit outside of their sandbox's limits, in
+//! `<parent>/_agents`.
+
+pub(crate) mod layout;
+pub(crate) mod translate;
+pub(crate) mod tree;

@@ -1,0 +1,513 @@
+//! The isolation by namespaces: makes, adopts, lists and removes sandboxes.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aci_core::contract::{Isolation, IsolationCapability, Sandbox, SandboxSpec, VolumeSource};
+use aci_core::error::{Applied, Error, ErrorKind, Result};
+use aci_core::id::SandboxId;
+use async_trait::async_trait;
+use base64::Engine as _;
+
+use crate::cgroup::tree;
+use crate::channel::{Address, error_of, unexpected};
+use crate::host::{self, Host};
+use crate::protocol::{self, Boot, CgroupPlan, Hidden, Reply, Request, Source, VERSION};
+use crate::sandbox::{NamespaceSandbox, bounds, text};
+use crate::{launch, procfs, sys};
+
+/// How [`Namespaces`] are set up; `Default` fits most hosts.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct NamespacesOptions {
+    /// Where sandboxes are recorded: one directory each with the agent's socket, its log files and
+    /// its diagnostics. It should not outlive a restart of the machine. `None` chooses `/run/aci`
+    /// as root, otherwise `$XDG_RUNTIME_DIR/aci`, or `/tmp/aci-<uid>` if that is not set.
+    pub state_dir: Option<PathBuf>,
+    /// The cgroup below which sandboxes are made, relative to the root of each hierarchy; `aci` by
+    /// default.
+    pub cgroup_parent: String,
+    /// How long a sandbox may take to end its containers before its agent is killed; 10 seconds by
+    /// default.
+    pub patience: Duration,
+}
+
+impl Default for NamespacesOptions {
+    fn default() -> Self {
+        Self {
+            state_dir: None,
+            cgroup_parent: "aci".to_owned(),
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+impl NamespacesOptions {
+    /// With another state directory. Sandboxes of one directory are unknown in another.
+    #[must_use]
+    pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(directory.into());
+        self
+    }
+
+    /// Below another cgroup.
+    #[must_use]
+    pub fn cgroup_parent(mut self, parent: impl Into<String>) -> Self {
+        self.cgroup_parent = parent.into();
+        self
+    }
+
+    /// With another patience.
+    #[must_use]
+    pub const fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+/// Sandboxes made of Linux namespaces and cgroups, each kept by a small agent of its own.
+///
+/// Works as root and, with user namespaces, without; [`Isolation::capability`] tells what is
+/// missing then.
+#[derive(Clone)]
+pub struct Namespaces {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Namespaces")
+            .field("directory", &self.shared.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the isolation and its sandboxes have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    directory: PathBuf,
+    host: Host,
+    patience: Duration,
+}
+
+impl Namespaces {
+    /// Looks at the machine and makes the state directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] or [`ErrorKind::PermissionDenied`] with the switch to flip if
+    /// sandboxes cannot be made here; [`ErrorKind::Internal`] if the state directory cannot be
+    /// made or is another user's.
+    pub fn new(options: NamespacesOptions) -> Result<Self> {
+        let host = Host::probe(&options.cgroup_parent)?;
+        let directory = match options.state_dir {
+            Some(directory) => directory,
+            None => host::default_state_dir(),
+        };
+        host::make_state_dir(&directory)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                directory,
+                host,
+                patience: options.patience,
+            }),
+        })
+    }
+}
+
+#[async_trait]
+impl Isolation for Namespaces {
+    fn capability(&self) -> IsolationCapability {
+        self.shared.host.capability()
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %spec.id))]
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+        let shared = Arc::clone(&self.shared);
+        let id = spec.id.clone();
+        let work = tokio::task::spawn_blocking(move || shared.create(&spec));
+        let outcome = work.await.map_err(|error| {
+            Error::new(ErrorKind::Cancelled, CREATE, "the runtime is shutting down")
+                .applied(Applied::Unknown)
+                .because(error)
+        })?;
+        match outcome {
+            Ok(sandbox) => {
+                metrics::counter!("aci_isolation_sandboxes_created_total").increment(1);
+                Ok(Arc::new(sandbox))
+            }
+            Err(error) => {
+                if error.kind() != ErrorKind::AlreadyExists {
+                    self.shared.remove(&id).await?;
+                }
+                Err(error.on(&id))
+            }
+        }
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %id))]
+    async fn adopt(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
+        let sandbox = self.shared.adopt(id).await?;
+        metrics::counter!("aci_isolation_sandboxes_adopted_total").increment(1);
+        Ok(Arc::new(sandbox))
+    }
+
+    async fn list(&self) -> Result<Vec<SandboxId>> {
+        self.shared.list()
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %id))]
+    async fn remove(&self, id: &SandboxId) -> Result<()> {
+        self.shared.remove(id).await
+    }
+}
+
+const CREATE: &str = "sandbox.create";
+const ADOPT: &str = "sandbox.adopt";
+const REMOVE: &str = "sandbox.remove";
+
+/// Who an agent is, as it recorded itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    version: u32,
+    pid: i32,
+    started: u64,
+    system: String,
+}
+
+impl Record {
+    fn read(directory: &Path) -> Option<Self> {
+        let text = fs::read_to_string(directory.join("agent")).ok()?;
+        let mut words = text.split_whitespace();
+        Some(Self {
+            version: words.next()?.parse().ok()?,
+            pid: words.next()?.parse().ok().filter(|pid| *pid > 1)?,
+            started: words.next()?.parse().ok()?,
+            system: words.next().unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// Whether that very process still lives: same start of the system, same pid, same start time,
+    /// and no zombie.
+    fn alive(&self) -> bool {
+        let system = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        if system.trim() != self.system {
+            return false;
+        }
+        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else {
+            return false;
+        };
+        let zombie = stat
+            .rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']));
+        !zombie && procfs::start_time(&stat) == Some(self.started)
+    }
+}
+
+impl Shared {
+    fn sandbox_directory(&self, id: &SandboxId) -> PathBuf {
+        self.directory.join(id.as_str())
+    }
+
+    fn plan(&self) -> Option<&CgroupPlan> {
+        self.host.cgroup.as_ref()
+    }
+
+    fn create(self: &Arc<Self>, spec: &SandboxSpec) -> Result<NamespaceSandbox> {
+        let internal = |what: &str, error: io::Error| {
+            Error::new(ErrorKind::Internal, CREATE, what.to_owned()).because(error)
+        };
+        let boot = self.boot(spec)?;
+        let directory = self.sandbox_directory(&spec.id);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Error::new(
+                    ErrorKind::AlreadyExists,
+                    CREATE,
+                    "a sandbox of this id exists already",
+                )
+                .hint("adopt or remove it first"),
+                _ => internal("making the sandbox's directory", error),
+            })?;
+        for name in ["log", "mnt"] {
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(directory.join(name))
+                .map_err(|error| internal("making the sandbox's directory", error))?;
+        }
+        let (reply, fds) = launch::launch(&boot, &directory.join("agent.err"))
+            .map_err(|error| self.explain(&directory, error))?;
+        let network = match (reply, fds.into_iter().next()) {
+            (Reply::Failed(failure), _) => return Err(error_of(failure, CREATE)),
+            (Reply::Hello { .. }, Some(network)) => network,
+            _ => return Err(unexpected(CREATE)),
+        };
+        let record = Record::read(&directory).ok_or_else(|| unexpected(CREATE))?;
+        Ok(self.sandbox(&spec.id, record.pid, network))
+    }
+
+    fn sandbox(self: &Arc<Self>, id: &SandboxId, pid: i32, network: OwnedFd) -> NamespaceSandbox {
+        NamespaceSandbox {
+            id: id.clone(),
+            address: Address {
+                directory: self.sandbox_directory(id),
+                pid,
+            },
+            network: Arc::new(network),
+            shared: Arc::clone(self),
+        }
+    }
+
+    /// An agent that could not be started or did not come up, with what it left to say.
+    fn explain(&self, directory: &Path, error: io::Error) -> Error {
+        let said = fs::read_to_string(directory.join("agent.err")).unwrap_or_default();
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let kind = if denied {
+            ErrorKind::PermissionDenied
+        } else {
+            ErrorKind::Internal
+        };
+        let message = match said.trim() {
+            "" => "the sandbox's agent did not start".to_owned(),
+            said => format!("the sandbox's agent did not start: {said}"),
+        };
+        let outcome = Error::new(kind, CREATE, message).because(error);
+        if denied {
+            outcome.hint(
+                "it is executed from memory: the sysctl vm.memfd_noexec must be below 2, and /proc must be mounted",
+            )
+        } else {
+            outcome
+        }
+    }
+
+    fn boot(&self, spec: &SandboxSpec) -> Result<Boot> {
+        let volumes: Result<Vec<_>> = spec
+            .volumes
+            .iter()
+            .map(|volume| {
+                Ok(protocol::Volume {
+                    name: volume.name.clone(),
+                    read_only: volume.read_only,
+                    source: source(&volume.name, &volume.source)?,
+                })
+            })
+            .collect();
+        Ok(Boot {
+            version: VERSION,
+            id: spec.id.to_string(),
+            hostname: spec.hostname.clone(),
+            dir: text(&self.sandbox_directory(&spec.id), CREATE)?,
+            users: self.host.users.clone(),
+            cgroup: self.host.cgroup.clone(),
+            bounds: bounds(&spec.limits),
+            volumes: volumes?,
+        })
+    }
+
+    async fn adopt(self: &Arc<Self>, id: &SandboxId) -> Result<NamespaceSandbox> {
+        let lost = |why: &str| Error::new(ErrorKind::Lost, ADOPT, why.to_owned()).on(id);
+        let directory = self.sandbox_directory(id);
+        if !directory.is_dir() {
+            if self.list()?.contains(id) {
+                return Err(lost("only its cgroup is left"));
+            }
+            return Err(
+                Error::new(ErrorKind::NotFound, ADOPT, "no sandbox of this id exists").on(id),
+            );
+        }
+        let record =
+            Record::read(&directory).ok_or_else(|| lost("it was never set up completely"))?;
+        if !record.alive() {
+            return Err(lost("its agent is dead"));
+        }
+        let address = Address {
+            directory,
+            pid: record.pid,
+        };
+        let asking = address.ask(ADOPT, &Request::Hello);
+        let (reply, fds) = tokio::time::timeout(self.patience, asking)
+            .await
+            .map_err(|_| lost("its agent does not answer"))?
+            .map_err(|error| error.on(id))?;
+        match (reply, fds.into_iter().next()) {
+            (Reply::Hello { version, id: named }, Some(network)) => {
+                if version != VERSION {
+                    return Err(Error::new(
+                        ErrorKind::Unsupported,
+                        ADOPT,
+                        format!("its agent speaks version {version}, this program {VERSION}"),
+                    )
+                    .on(id)
+                    .hint("take it over with the program version that made it, or remove it"));
+                }
+                if named != id.as_str() {
+                    return Err(lost("its socket is served by another sandbox's agent"));
+                }
+                Ok(self.sandbox(id, record.pid, network))
+            }
+            _ => Err(unexpected(ADOPT)),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<SandboxId>> {
+        let internal = |error: io::Error| {
+            Error::new(
+                ErrorKind::Internal,
+                "sandbox.list",
+                "reading the state directory",
+            )
+            .on(self.directory.display())
+            .because(error)
+        };
+        let mut out: Vec<SandboxId> = Vec::new();
+        let mut add = |name: std::ffi::OsString| {
+            if let Some(id) = name.to_str().and_then(|name| name.parse().ok()) {
+                out.push(id);
+            }
+        };
+        for entry in fs::read_dir(&self.directory).map_err(internal)? {
+            add(entry.map_err(internal)?.file_name());
+        }
+        Ok(out)
+    }
+
+    /// Ends and removes whatever there is of a sandbox.
+    pub(crate) async fn remove(&self, id: &SandboxId) -> Result<()> {
+        let directory = self.sandbox_directory(id);
+        if let Some(record) = Record::read(&directory).filter(Record::alive) {
+            self.end(&directory, &record).await;
+        }
+        let plan = self.plan().cloned();
+        let name = id.to_string();
+        let work = tokio::task::spawn_blocking(move || clear(plan.as_ref(), &name, &directory));
+        let outcome = work.await.map_err(|error| {
+            Error::new(ErrorKind::Cancelled, REMOVE, "the runtime is shutting down").because(error)
+        })?;
+        outcome.map_err(|error| {
+            Error::new(
+                ErrorKind::Internal,
+                REMOVE,
+                format!("something is left: {error}"),
+            )
+            .on(id)
+            .applied(Applied::Partly)
+        })?;
+        metrics::counter!("aci_isolation_sandboxes_removed_total").increment(1);
+        Ok(())
+    }
+
+    /// Asks an agent to end, kills it if it does not, and waits until it is gone.
+    async fn end(&self, directory: &Path, record: &Record) {
+        let Some(pid) = rustix::process::Pid::from_raw(record.pid) else {
+            return;
+        };
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)
+            .or_else(|_| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()))
+        else {
+            return;
+        };
+        // The descriptor may be of a later process of the same number only if the record's died.
+        if !record.alive() {
+            return;
+        }
+        let address = Address {
+            directory: directory.to_owned(),
+            pid: record.pid,
+        };
+        let asking = address.ask(REMOVE, &Request::Destroy);
+        let polite = matches!(tokio::time::timeout(self.patience, asking).await, Ok(Ok(_)));
+        if !polite {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        }
+        let patience = self.patience;
+        let waiting = tokio::task::spawn_blocking(move || {
+            if !gone(&pidfd, patience) {
+                let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+                gone(&pidfd, patience);
+            }
+        });
+        let _ = waiting.await;
+        sys::reap(record.pid);
+    }
+}
+
+/// Waits until a process has ended, which makes its descriptor readable. Blocks.
+fn gone(pidfd: &OwnedFd, patience: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let timeout = rustix::event::Timespec::try_from(patience).ok();
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    matches!(poll(&mut fds, timeout.as_ref()), Ok(1..))
+}
+
+/// Removes what a sandbox has on disk and in the cgroup hierarchies. Its mounts went with the
+/// agent's namespace. Blocks.
+fn clear(plan: Option<&CgroupPlan>, id: &str, directory: &Path) -> io::Result<()> {
+    if let Some(plan) = plan {
+        let mut tries = 0;
+        // After a kill it takes a moment until the last process is out of its cgroup.
+        while let Err(error) = tree::remove(plan, id) {
+            tree::kill(plan, id);
+            tries += 1;
+            if tries > 500 {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(if tries < 20 { 1 } else { 10 }));
+        }
+        tree::remove_parents(plan);
+    }
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn source(name: &str, source: &VolumeSource) -> Result<Source> {
+    let unknown = || {
+        Error::new(
+            ErrorKind::Unsupported,
+            CREATE,
+            format!("volume '{name}' is of a kind that namespaces cannot mount"),
+        )
+    };
+    Ok(match source {
+        VolumeSource::Directory(path) => Source::Directory(text(path, CREATE)?),
+        VolumeSource::Memory { size } => Source::Memory(*size),
+        VolumeSource::Secret(files) => {
+            let files: Result<Vec<_>> = files
+                .iter()
+                .map(|file| {
+                    let content = base64::engine::general_purpose::STANDARD
+                        .decode(file.base64.expose().trim())
+                        .map_err(|_| {
+                            Error::new(
+                                ErrorKind::Invalid,
+                                CREATE,
+                                format!(
+                                    "volume '{name}': the content of '{}' is not base64",
+                                    file.name
+                                ),
+                            )
+                        })?;
+                    Ok((file.name.clone(), Hidden(content)))
+                })
+                .collect();
+            Source::Files(true, files?)
+        }
+        VolumeSource::Files(files) => Source::Files(
+            false,
+            files
+                .iter()
+                .map(|(name, content)| (name.clone(), Hidden(content.to_vec())))
+                .collect(),
+        ),
+        _ => return Err(unknown()),
+    })
+}

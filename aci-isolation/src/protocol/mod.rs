@@ -1,0 +1,281 @@
+//! What the host library and the agent of a sandbox say to each other.
+//!
+//! These sources are compiled into both sides, so the two always agree within one build; across
+//! builds [`VERSION`] is compared when a host connects to an agent that an earlier program left.
+//! A conversation is one connection: a request, then its reply (and for a further process, later,
+//! its end). Nothing is remembered about a connection, so a lost one costs nothing.
+
+pub(crate) mod frame;
+pub(crate) mod socket;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+/// Grows with every change that an older side would misread.
+pub(crate) const VERSION: u32 = 1;
+
+/// Bytes that may be secret: never printed, wiped when dropped.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hidden(pub(crate) Vec<u8>);
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hidden(..)")
+    }
+}
+
+/// Bounds of a sandbox or a container; the units are those of the contract's `Limits`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bounds {
+    pub(crate) cpu_max: Option<u32>,
+    pub(crate) cpu_request: Option<u32>,
+    pub(crate) memory_max: Option<u64>,
+    pub(crate) memory_request: Option<u64>,
+    pub(crate) pids_max: Option<u32>,
+}
+
+/// Where this machine's cgroups are; see `cgroup::Layout`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CgroupPlan {
+    /// Mount point of the v2 hierarchy.
+    pub(crate) v2: Option<String>,
+    /// Controllers that the v2 hierarchy has.
+    pub(crate) v2_controllers: Vec<String>,
+    /// v1 controllers and the mount point of each.
+    pub(crate) v1: Vec<(String, String)>,
+    /// Path below each mount point under which sandboxes are made, without leading slash.
+    pub(crate) parent: String,
+}
+
+/// How user ids inside are chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Users {
+    /// The host's own, as root.
+    Host,
+    /// A user namespace in which only user 0 exists: the caller.
+    Single { uid: u32, gid: u32 },
+    /// A user namespace with the caller as user 0 and further ranges from `/etc/subuid` and
+    /// `/etc/subgid` from 1 on, set by `newuidmap` and `newgidmap`.
+    Ranges {
+        uid: u32,
+        gid: u32,
+        uids: (u32, u32),
+        gids: (u32, u32),
+    },
+}
+
+/// The first message to an agent: what to become.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Boot {
+    pub(crate) version: u32,
+    pub(crate) id: String,
+    pub(crate) hostname: String,
+    /// The sandbox's directory of the state directory.
+    pub(crate) dir: String,
+    pub(crate) users: Users,
+    pub(crate) cgroup: Option<CgroupPlan>,
+    pub(crate) bounds: Bounds,
+    pub(crate) volumes: Vec<Volume>,
+}
+
+/// A volume of the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    pub(crate) name: String,
+    pub(crate) read_only: bool,
+    pub(crate) source: Source,
+}
+
+/// Where its content comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Source {
+    Directory(String),
+    Memory(Option<u64>),
+    /// Names and contents; the flag tells secret (mode 0400) from public (0444).
+    Files(bool, Vec<(String, Hidden)>),
+}
+
+/// A layer of a root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Layer {
+    Directory(String),
+    Erofs(String),
+}
+
+/// What to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Program {
+    pub(crate) argv: Vec<Hidden>,
+    /// `NAME=value` each; the last of a name wins.
+    pub(crate) env: Vec<Hidden>,
+    pub(crate) cwd: String,
+    /// The image's `User`.
+    pub(crate) user: Option<String>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    /// Rows and columns of a terminal.
+    pub(crate) terminal: Option<(u16, u16)>,
+}
+
+/// The rights of a container's processes, decided by the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rights {
+    pub(crate) privileged: bool,
+    pub(crate) no_new_privs: bool,
+    /// One bit a capability, by number.
+    pub(crate) capabilities: u64,
+    /// A compiled filter (`struct sock_filter`s in memory order); empty for none.
+    pub(crate) filter: Vec<u8>,
+}
+
+/// A container to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) name: String,
+    pub(crate) attempt: u32,
+    /// Topmost first.
+    pub(crate) layers: Vec<Layer>,
+    /// Upper and work directory.
+    pub(crate) upper: Option<(String, String)>,
+    pub(crate) program: Program,
+    /// Volume, path, read-only.
+    pub(crate) mounts: Vec<(String, String, bool)>,
+    /// Path, content, mode.
+    pub(crate) files: Vec<(String, Hidden, u32)>,
+    pub(crate) bounds: Bounds,
+    pub(crate) rights: Rights,
+    pub(crate) log_bytes: u64,
+}
+
+/// What a host asks. Descriptors go along where the variant says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Answered by [`Reply::Hello`], with the network namespace's descriptor.
+    Hello,
+    Start(Box<Start>),
+    /// With the descriptors of standard input, output and error, in this order, unless a terminal
+    /// is asked for; then [`Reply::Started`] brings the terminal's.
+    Exec {
+        container: String,
+        program: Program,
+    },
+    Signal {
+        container: String,
+        signal: u8,
+        all: bool,
+    },
+    /// A process of an `Exec`, by the number of its `Started`.
+    SignalProcess {
+        process: u64,
+        signal: u8,
+    },
+    /// Answered when the generation is higher; `None` answers at once.
+    Status {
+        seen: Option<u64>,
+    },
+    Stats,
+    /// Answered by [`Reply::Dialed`] with a socket whose connection is on its way.
+    Dial {
+        address: std::net::SocketAddr,
+    },
+    /// Ends every container, then the agent.
+    Destroy,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exit {
+    pub(crate) code: i32,
+    pub(crate) signal: Option<u8>,
+    pub(crate) oom: bool,
+    /// Microseconds since 1970.
+    pub(crate) at: u64,
+}
+
+/// One container's latest attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) name: String,
+    pub(crate) attempt: u32,
+    /// Microseconds since 1970.
+    pub(crate) since: u64,
+    pub(crate) exit: Option<Exit>,
+}
+
+/// What one container uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    pub(crate) name: String,
+    pub(crate) cpu_micros: u64,
+    pub(crate) memory: u64,
+    pub(crate) peak: Option<u64>,
+    pub(crate) pids: u64,
+    pub(crate) io: Option<(u64, u64)>,
+    pub(crate) exact: bool,
+}
+
+/// What an agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Hello {
+        version: u32,
+        id: String,
+    },
+    Done,
+    Failed(Failure),
+    Started {
+        process: u64,
+    },
+    Exited(Exit),
+    Status {
+        generation: u64,
+        containers: Vec<Status>,
+    },
+    Stats {
+        containers: Vec<Usage>,
+        /// Received and transmitted bytes without loopback.
+        network: Option<(u64, u64)>,
+    },
+    Dialed,
+}
+
+/// What kind of failure, in the contract's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Invalid,
+    NotFound,
+    Conflict,
+    Unsupported,
+    PermissionDenied,
+    Unavailable,
+    Internal,
+}
+
+/// A failure in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

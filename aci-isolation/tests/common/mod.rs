@@ -1,0 +1,306 @@
+//! A sandbox for tests: a root file system of one static busybox, removed with everything else.
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aci_core::contract::*;
+use aci_core::error::Result;
+use aci_core::id::SandboxId;
+use aci_core::model::Secret;
+use aci_core::size::Limits;
+use aci_isolation::{Namespaces, NamespacesOptions};
+use futures_util::StreamExt;
+use tokio::io::AsyncReadExt;
+
+/// Where Debian's busybox-static puts its program.
+const BUSYBOX: [&str; 3] = ["/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static"];
+
+/// A machine of its own for one test.
+pub struct Bench {
+    pub dir: tempfile::TempDir,
+    pub isolation: Namespaces,
+    pub options: NamespacesOptions,
+}
+
+/// `None` (and a line that says why) where the test cannot run.
+pub fn bench() -> Option<Bench> {
+    let Some(busybox) = BUSYBOX.iter().map(Path::new).find(|path| path.exists()) else {
+        println!("SKIPPED: no static busybox; install the package busybox-static");
+        return None;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let layer = dir.path().join("layer");
+    for name in ["bin", "etc", "tmp", "srv"] {
+        std::fs::create_dir_all(layer.join(name)).unwrap();
+    }
+    std::fs::set_permissions(layer.join("tmp"), std::fs::Permissions::from_mode(0o1777)).unwrap();
+    std::fs::copy(busybox, layer.join("bin/busybox")).unwrap();
+    for name in [
+        "sh", "true", "false", "sleep", "cat", "echo", "id", "ls", "mount", "kill", "ps", "nc",
+        "head", "yes", "stat", "seq", "dd", "env", "tty", "stty", "grep", "mknod", "hostname",
+        "ip", "mkdir", "touch", "pwd", "wc", "umount", "chmod", "httpd", "ln", "rm", "tail", "tr",
+        "date", "readlink", "find", "printf", "sync", "usleep", "timeout",
+    ] {
+        std::os::unix::fs::symlink("busybox", layer.join("bin").join(name)).unwrap();
+    }
+    std::fs::write(
+        layer.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:Web:/srv:/bin/sh\n",
+    )
+    .unwrap();
+    std::fs::write(
+        layer.join("etc/group"),
+        "root:x:0:\nweb:x:102:\nadm:x:4:web\n",
+    )
+    .unwrap();
+    std::fs::write(layer.join("etc/noexec"), "#!/bin/sh\n").unwrap();
+    std::fs::write(layer.join("etc/script"), "#!/nowhere/sh\n").unwrap();
+    std::fs::set_permissions(
+        layer.join("etc/script"),
+        std::fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink("/etc", layer.join("escape")).unwrap();
+    std::os::unix::fs::symlink("../../../../../../tmp", layer.join("srv/up")).unwrap();
+    let unique = SandboxId::generate("t").to_string();
+    let options = NamespacesOptions::default()
+        .state_dir(dir.path().join("state"))
+        .cgroup_parent(format!("aci-test-{unique}"));
+    let isolation = match Namespaces::new(options.clone()) {
+        Ok(isolation) => isolation,
+        Err(error) => {
+            println!("SKIPPED: {}", error.chain());
+            return None;
+        }
+    };
+    Some(Bench {
+        dir,
+        isolation,
+        options,
+    })
+}
+
+impl Bench {
+    /// A fresh root file system.
+    pub fn rootfs(&self, name: &str) -> RootFs {
+        let base = self
+            .dir
+            .path()
+            .join("roots")
+            .join(SandboxId::generate(name).as_str());
+        let (upper, work) = (base.join("upper"), base.join("work"));
+        std::fs::create_dir_all(&upper).unwrap();
+        std::fs::create_dir_all(&work).unwrap();
+        RootFs {
+            layers: vec![Layer::Directory(self.dir.path().join("layer"))],
+            upper: Some((upper, work)),
+        }
+    }
+
+    pub fn layer(&self) -> PathBuf {
+        self.dir.path().join("layer")
+    }
+
+    /// A container that runs a shell command.
+    pub fn shell(&self, name: &str, script: &str) -> ContainerSpec {
+        self.container(name, &["/bin/sh", "-c", script])
+    }
+
+    pub fn container(&self, name: &str, argv: &[&str]) -> ContainerSpec {
+        ContainerSpec {
+            name: name.to_owned(),
+            attempt: 0,
+            rootfs: self.rootfs(name),
+            process: process(argv),
+            mounts: Vec::new(),
+            files: Vec::new(),
+            limits: Limits::default(),
+            security: SecurityPolicy::default(),
+            log_bytes: 1 << 20,
+        }
+    }
+
+    pub async fn sandbox(&self) -> Arc<dyn Sandbox> {
+        self.sandbox_with(Vec::new()).await
+    }
+
+    pub async fn sandbox_with(&self, volumes: Vec<SandboxVolume>) -> Arc<dyn Sandbox> {
+        self.isolation.create(spec(volumes)).await.unwrap()
+    }
+
+    /// Runs a container to its end in a sandbox of its own.
+    pub async fn run(&self, container: ContainerSpec) -> Result<(ExitStatus, String)> {
+        let sandbox = self.sandbox().await;
+        let name = container.name.clone();
+        let outcome = match sandbox.start(container).await {
+            Ok(()) => {
+                let exit = ended(&*sandbox, &name).await;
+                Ok((exit, log(&*sandbox, &name).await))
+            }
+            Err(error) => Err(error),
+        };
+        sandbox.destroy().await.unwrap();
+        outcome
+    }
+
+    /// Nothing may be left: no sandbox, cgroup, mount, process or file.
+    pub fn assert_clean(&self) {
+        let state = self.dir.path().join("state");
+        let left: Vec<_> = std::fs::read_dir(&state).unwrap().collect();
+        assert!(left.is_empty(), "left in the state directory: {left:?}");
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let path = self.dir.path().to_str().unwrap();
+        assert!(!mounts.contains(path), "a mount is left: {mounts}");
+        for directory in self.cgroups() {
+            assert!(!directory.exists(), "left: {}", directory.display());
+        }
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(link) = std::fs::read_link(process.path().join("root")) else {
+                continue;
+            };
+            assert!(
+                !link.starts_with(path),
+                "a process is left: {}",
+                process.path().display()
+            );
+        }
+    }
+
+    /// This bench's cgroup in every hierarchy.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts
+            .lines()
+            .filter(|line| line.contains(" - cgroup"))
+            .filter_map(|line| line.split(' ').nth(4))
+            .map(|point| Path::new(point).join(&self.options.cgroup_parent))
+            .collect()
+    }
+
+    /// A file of a cgroup, whichever hierarchy has it.
+    pub fn cgroup_file(&self, path: &str, names: &[&str]) -> Option<String> {
+        self.cgroups().iter().find_map(|base| {
+            names
+                .iter()
+                .find_map(|name| std::fs::read_to_string(base.join(path).join(name)).ok())
+        })
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // After a failed test nothing may stay either.
+        for entry in std::fs::read_dir(self.dir.path().join("state"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let text = std::fs::read_to_string(entry.path().join("agent")).unwrap_or_default();
+            if let Some(pid) = text
+                .split(' ')
+                .nth(1)
+                .and_then(|pid| pid.parse::<i32>().ok())
+                && let Some(pid) = rustix::process::Pid::from_raw(pid)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        for base in self.cgroups() {
+            remove_tree(&base);
+        }
+    }
+}
+
+fn remove_tree(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_tree(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(directory);
+}
+
+pub fn spec(volumes: Vec<SandboxVolume>) -> SandboxSpec {
+    SandboxSpec {
+        id: SandboxId::generate("test"),
+        hostname: "group".to_owned(),
+        limits: Limits::default(),
+        volumes,
+    }
+}
+
+pub fn process(argv: &[&str]) -> ProcessSpec {
+    ProcessSpec {
+        argv: argv.iter().map(|text| (*text).to_owned()).collect(),
+        env: vec![
+            ("PATH".to_owned(), Secret::new("/bin")),
+            ("MARK".to_owned(), Secret::new("seen")),
+        ],
+        ..ProcessSpec::default()
+    }
+}
+
+/// Waits for a container's end.
+pub async fn ended(sandbox: &dyn Sandbox, name: &str) -> ExitStatus {
+    let wait = async {
+        let mut seen = 0;
+        loop {
+            let status = sandbox.changed(seen).await.unwrap();
+            seen = status.generation;
+            for container in status.containers {
+                if container.name == name
+                    && let RunState::Exited { status, .. } = container.state
+                {
+                    return status;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait)
+        .await
+        .expect("the container ends")
+}
+
+/// A container's log as text, one line each.
+pub async fn log(sandbox: &dyn Sandbox, name: &str) -> String {
+    let stream = sandbox.logs(name, LogQuery::default()).await.unwrap();
+    let lines: Vec<_> = stream.collect().await;
+    lines
+        .into_iter()
+        .map(|line| String::from_utf8_lossy(&line.unwrap().line).into_owned() + "\n")
+        .collect()
+}
+
+/// Runs a command in a container and gives its exit code and output.
+pub async fn exec(sandbox: &dyn Sandbox, name: &str, argv: &[&str]) -> Result<(i32, String)> {
+    let mut process = sandbox
+        .exec(
+            name,
+            ExecSpec {
+                process: ProcessSpec {
+                    env: Vec::new(),
+                    ..process(argv)
+                },
+                stdin: false,
+            },
+        )
+        .await?;
+    let mut out = String::new();
+    process.stdout.read_to_string(&mut out).await.unwrap();
+    if let Some(mut stderr) = process.stderr.take() {
+        stderr.read_to_string(&mut out).await.unwrap();
+    }
+    let exit = process.control.wait().await?;
+    Ok((exit.code, out))
+}
