@@ -27,8 +27,9 @@ pub enum TemplateErrorKind {
 
 /// Why a template could not be read or evaluated.
 ///
-/// The text never holds a computed value: a secure parameter may have gone into it. It
-/// names the JSON path, the expression as the template writes it, and the function.
+/// The text names the JSON path, the expression as the template writes it, and the function. It
+/// holds no computed value, because a secure parameter may have gone into it, except names and
+/// ids of resources, and values of parameters that are not secure and break a rule.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TemplateError(Box<Inner>);
 

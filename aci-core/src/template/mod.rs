@@ -188,7 +188,7 @@ impl Template {
     ///
     /// A parameter is missing or wrong, an expression cannot be evaluated or is not supported,
     /// resources depend on each other in a circle, or a limit is passed. The error names the
-    /// JSON path, the expression and the function, never a computed value.
+    /// JSON path, the expression and the function; see [`TemplateError`] for what it never shows.
     pub fn evaluate(&self, context: &EvaluationContext<'_>) -> TemplateResult<Evaluated> {
         self.run(context).map_err(|error| self.places.locate(error))
     }

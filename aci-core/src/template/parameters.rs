@@ -56,7 +56,15 @@ impl Parameters {
     ///
     /// The text is not JSON, is none of these forms, or takes a value from a key vault.
     pub fn from_json(text: &str) -> TemplateResult<Self> {
-        let (places, value) = Places::of(read(text)?);
+        // The reader shows what it does not understand, which may be a secret here.
+        let node = read(text).map_err(|error| match error.position() {
+            Some(place) => syntax(
+                "the parameter file is not JSON here; look for a missing quote or comma".to_owned(),
+            )
+            .located(place),
+            None => error,
+        })?;
+        let (places, value) = Places::of(node);
         Self::from_value(&value).map_err(|error| places.locate(error))
     }
 

@@ -136,8 +136,12 @@ pub(crate) fn find<'t>(slots: &[Rc<Slot<'t>>], name: &str) -> Vec<Rc<Slot<'t>>> 
     let clean = name.trim_end_matches('/').replace("//", "/");
     let relative = format!("/providers/{clean}");
     let searches: [&dyn Fn(&Slot<'t>) -> bool; 4] = [
-        &|slot| slot.symbol.as_deref() == Some(name),
-        &|slot| same_id(&slot.id, &clean),
+        &|slot| {
+            slot.symbol
+                .as_deref()
+                .is_some_and(|symbol| symbol.eq_ignore_ascii_case(name))
+        },
+        &|slot| slot.id.eq_ignore_ascii_case(&clean),
         &|slot| slot.name.eq_ignore_ascii_case(&clean),
         // `Microsoft.Network/virtualNetworks/vnet`, as older templates write it.
         &|slot| clean.contains('/') && ends_with(&slot.id, &relative),
@@ -147,11 +151,6 @@ pub(crate) fn find<'t>(slots: &[Rc<Slot<'t>>], name: &str) -> Vec<Rc<Slot<'t>>> 
         .map(|search| by(*search))
         .find(|found| !found.is_empty())
         .unwrap_or_default()
-}
-
-/// Ids name types with and without a stray slash: `.../containerGroups//name` is the same.
-fn same_id(id: &str, other: &str) -> bool {
-    id.eq_ignore_ascii_case(other)
 }
 
 fn ends_with(text: &str, end: &str) -> bool {

@@ -87,7 +87,7 @@ fn write(call: &Call<'_, '_, '_>, time: DateTime, format: &str) -> TemplateResul
         "u" => "yyyy-MM-dd HH:mm:ssZ",
         "y" | "Y" => "yyyy MMMM",
         single if single.chars().count() == 1 => {
-            return Err(call.refuse(format!("'{single}' is not a standard date format")));
+            return Err(call.refuse("the single letter is not a standard date format"));
         }
         custom => custom,
     };

@@ -61,23 +61,21 @@ fn item_text(call: &Call<'_, '_, '_>, item: &str) -> TemplateResult<String> {
         Some((index, alignment)) => (index, alignment),
         None => (head, "0"),
     };
-    let malformed = || {
-        call.refuse(format!(
-            "'{{{item}}}' is not a format item such as '{{0}}' or '{{0:N0}}'"
-        ))
-    };
+    // The format string may come from a secret: nothing of it is shown.
+    let malformed =
+        || call.refuse("the format string has an item that is not like '{0}', '{0,5}' or '{0:N0}'");
     let index: usize = index.trim().parse().map_err(|_| malformed())?;
     let alignment: i32 = alignment.trim().parse().map_err(|_| malformed())?;
     let value = call.args.get(index.saturating_add(1)).ok_or_else(|| {
         call.refuse(format!(
-            "'{{{item}}}' has no parameter; {} are given",
+            "the format string has an item without parameter; {} are given",
             call.args.len() - 1
         ))
     })?;
     let text = match value {
         Value::Number(number) if !format.is_empty() => match number.as_i64() {
             Some(number) => integer(number, format).ok_or_else(|| {
-                call.refuse(format!("the number format '{format}' is not supported"))
+                call.refuse("the number format is not supported; D, F, N, X, G and zeros are")
             })?,
             None => return Err(call.refuse("number formats are supported for integers only")),
         },

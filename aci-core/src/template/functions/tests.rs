@@ -167,9 +167,24 @@ fn formats() {
         json!("1,234.00 1234.0 -0005"),
     );
     is("format('{0}', createArray(1, 2))", json!("[1,2]"));
-    fails("format('{1}', 'a')", "has no parameter");
+    fails(
+        "format('{1}', 'a')",
+        "an item without parameter; 1 are given",
+    );
     fails("format('{0', 'a')", "ends inside");
-    fails("format('{0:C}', 1)", "'C' is not supported");
+    fails(
+        "format(concat('{', parameters('secret'), '}'), 'a')",
+        "is not like '{0}'",
+    );
+    fails(
+        "format(concat('{0:', parameters('secret'), '}'), 1)",
+        "number format is not supported",
+    );
+    fails(
+        "format(concat('{1:', parameters('secret'), '}'), 1)",
+        "without parameter",
+    );
+    fails("format('{0:C}', 1)", "number format is not supported");
     fails("format('{0,2000000000}', 'a')", "units of work");
 }
 
