@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::firewall::{Firewall, Nftables, Policy};
 use super::ledger::{ATTACH, Entry};
 use super::names::Names;
 use crate::error::refused;
@@ -45,6 +46,7 @@ pub(super) struct Host {
     mtu: u32,
     /// Whether the gateway stands.
     based: bool,
+    firewall: Option<Box<dyn Firewall>>,
     step: Option<fn(&'static str)>,
 }
 
@@ -53,13 +55,23 @@ impl Host {
     pub(super) fn open(
         home: Arc<OwnedFd>,
         names: Names,
+        with_firewall: bool,
         step: Option<fn(&'static str)>,
     ) -> Result<Self> {
         let socket = Socket::open(PROTOCOL).map_err(|e| {
             refused(OPEN, Refusal::io("open a netlink socket", &e))
                 .hint("the kernel needs CONFIG_NET, and the program's seccomp filter must allow AF_NETLINK")
         })?;
+        let firewall = match Nftables::open(names.table()) {
+            Ok(_) if !with_firewall => None,
+            Ok(firewall) => Some(Box::new(firewall) as Box<dyn Firewall>),
+            Err(refusal) => {
+                tracing::warn!(%refusal, "no firewall");
+                None
+            }
+        };
         Ok(Self {
+            firewall,
             socket,
             home,
             names,
@@ -69,7 +81,7 @@ impl Host {
         })
     }
 
-    fn step(&self, name: &'static str) {
+    pub(super) fn step(&self, name: &'static str) {
         if let Some(step) = self.step {
             step(name);
         }
@@ -79,9 +91,39 @@ impl Host {
     pub(super) fn check_rights(&mut self) -> Result<()> {
         match self.socket.one(route::may_change_links()) {
             Err(refusal) if matches!(refusal.errno, Errno::PERM | Errno::ACCESS) => {
-                Err(refused(OPEN, refusal))
+                return Err(refused(OPEN, refusal));
             }
-            _ => Ok(()),
+            _ => {}
+        }
+        if let Some(firewall) = &mut self.firewall
+            && let Err(refusal) = firewall.check()
+        {
+            tracing::warn!(%refusal, what = refusal.what, "the kernel's firewall cannot be used");
+            self.firewall = None;
+        }
+        Ok(())
+    }
+
+    /// The socket in the host's namespace.
+    pub(super) const fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
+    /// Whether rules can be put in force.
+    pub(super) const fn has_firewall(&self) -> bool {
+        self.firewall.is_some()
+    }
+
+    /// Puts a policy in force.
+    pub(super) fn enforce(
+        &mut self,
+        operation: &'static str,
+        policy: Option<&Policy>,
+    ) -> Result<()> {
+        self.step(operation);
+        match &mut self.firewall {
+            Some(firewall) => firewall.put(policy).map_err(|r| refused(operation, r)),
+            None => Ok(()),
         }
     }
 
@@ -107,7 +149,7 @@ impl Host {
         Ok(())
     }
 
-    fn links(&mut self, operation: &'static str) -> Result<Vec<Link>> {
+    pub(super) fn links(&mut self, operation: &'static str) -> Result<Vec<Link>> {
         route::links(&mut self.socket).map_err(|r| refused(operation, r))
     }
 
@@ -170,7 +212,7 @@ impl Host {
 
     /// Makes what all groups share: a bridge with the gateways' addresses, and a route that keeps
     /// unused addresses of the network from leaving the host. A part of it may stand already.
-    fn base(&mut self, network: &VirtualNetwork) -> Result<()> {
+    pub(super) fn base(&mut self, network: &VirtualNetwork) -> Result<()> {
         if self.based {
             return Ok(());
         }
@@ -191,11 +233,7 @@ impl Host {
         };
         self.step("base.configure");
         let mut requests = vec![
-            route::configure_link(
-                index,
-                &self.names.anchor_alias(),
-                &[(Ipv4Setting::Forwarding, 1)],
-            ),
+            route::set_alias(index, &self.names.anchor_alias()),
             route::set_up(index),
         ];
         for range in ranges(network) {
@@ -329,7 +367,8 @@ impl Host {
         let alias = self.names.alias(&entry.attachment.sandbox);
         let _ = self.socket.one(route::no_ipv6_autoconf(index));
         let mut requests = vec![
-            route::configure_link(index, &alias, &HOST_SIDE),
+            route::set_alias(index, &alias),
+            route::set_ipv4(index, &HOST_SIDE),
             route::set_up(index),
         ];
         for address in addresses(entry) {
@@ -342,7 +381,7 @@ impl Host {
     /// The route to a group's address: over its link, or nowhere while traffic is withheld.
     fn way_in(&self, entry: &Entry, address: &IpNet, link: u32) -> Request {
         let metric = self.names.metric();
-        if entry.ready {
+        if entry.ready || self.has_firewall() {
             let source = gateway(&address.trunc());
             route::route_to_link(address.addr(), link, source, metric)
         } else {
@@ -350,10 +389,12 @@ impl Host {
         }
     }
 
-    /// Lets traffic in, or withholds it.
+    /// Lets traffic in, or withholds it, where the firewall does not.
     pub(super) fn set_ready(&mut self, entry: &Entry) -> Result<()> {
         let explain = |r| refused(READY, r).on(&entry.attachment.sandbox);
-        self.step("ready.route");
+        if self.has_firewall() {
+            return Ok(());
+        }
         let Some(link) = route::link(&mut self.socket, &entry.link).map_err(explain)? else {
             return Ok(());
         };

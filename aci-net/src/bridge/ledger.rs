@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use aci_core::contract::{Attachment, DnsSettings};
+use aci_core::contract::{Attachment, DnsSettings, PublishedPort};
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
 use aci_core::time::Timestamp;
@@ -54,6 +54,8 @@ pub(crate) enum Record {
     Free(SandboxId, Timestamp),
     /// An address rests until then.
     Rest(IpAddr, Timestamp),
+    /// The links of the host on which we switch forwarding on; it was off before.
+    Uplinks(Vec<String>),
 }
 
 /// Upper bounds, those of Azure's network plugin.
@@ -76,6 +78,8 @@ pub(crate) struct Wish<'a> {
     /// Whether the document asks for an `ipAddress`.
     pub(crate) shown: bool,
     pub(crate) dns: DnsSettings,
+    /// Ports of the host that lead to it.
+    pub(crate) published: Vec<PublishedPort>,
 }
 
 /// All attachments and the addresses of one virtual network.
@@ -83,6 +87,7 @@ pub(crate) struct Wish<'a> {
 pub(crate) struct Ledger {
     pools: Vec<Pool>,
     entries: BTreeMap<SandboxId, Entry>,
+    uplinks: Vec<String>,
 }
 
 impl Ledger {
@@ -96,7 +101,13 @@ impl Ledger {
                 .map(|prefix| Pool::new(*prefix))
                 .collect(),
             entries: BTreeMap::new(),
+            uplinks: Vec::new(),
         }
+    }
+
+    /// The links of the host on which we switched forwarding on.
+    pub(crate) fn uplinks(&self) -> &[String] {
+        &self.uplinks
     }
 
     /// All entries, by sandbox.
@@ -130,7 +141,8 @@ impl Ledger {
             .entries
             .values()
             .map(|entry| Record::Intend(Box::new(entry.clone())));
-        resting.chain(entries).collect()
+        let uplinks = (!self.uplinks.is_empty()).then(|| Record::Uplinks(self.uplinks.clone()));
+        resting.chain(entries).chain(uplinks).collect()
     }
 
     /// Decides a new attachment: which addresses it gets. Changes nothing but the order in which
@@ -151,6 +163,9 @@ impl Ledger {
                 self.addresses()
             ))
             .hint("delete a group, or open the network with a larger `max_addresses`"));
+        }
+        for port in &wish.published {
+            self.check_port(port)?;
         }
         let mut addresses = Vec::with_capacity(wanted);
         for prefix in wish.subnet.prefixes() {
@@ -187,13 +202,36 @@ impl Ledger {
                 addresses,
                 ip: shown,
                 fqdn: None,
-                published: Vec::new(),
+                published: wish.published,
                 dns: wish.dns,
             },
             link: wish.link,
             phase: Phase::Intended,
             ready: true,
         })
+    }
+
+    /// Refuses a port that another group has, on the same address or on all of them.
+    fn check_port(&self, wanted: &PublishedPort) -> Result<()> {
+        let clash = |other: &&PublishedPort| {
+            other.port == wanted.port
+                && other.protocol == wanted.protocol
+                && other.address.is_ipv4() == wanted.address.is_ipv4()
+                && (other.address == wanted.address
+                    || other.address.is_unspecified()
+                    || wanted.address.is_unspecified())
+        };
+        let owner = self
+            .entries
+            .values()
+            .find(|e| e.attachment.published.iter().find(clash).is_some());
+        match owner {
+            None => Ok(()),
+            Some(entry) => Err(port_taken(
+                wanted,
+                &format!("sandbox {} has it", entry.attachment.sandbox),
+            )),
+        }
     }
 
     /// Carries a record out.
@@ -235,6 +273,7 @@ impl Ledger {
                 }
             }
             Record::Rest(address, until) => self.rest(*address, *until),
+            Record::Uplinks(links) => self.uplinks.clone_from(links),
         }
         Ok(())
     }
@@ -250,6 +289,19 @@ impl Ledger {
             pool.rest(address, until);
         }
     }
+}
+
+/// The error for a port of the host that cannot be had.
+pub(super) fn port_taken(port: &PublishedPort, why: &str) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        ATTACH,
+        format!(
+            "ipAddress.ports: {} port {} of the host cannot be published on {}: {why}",
+            port.protocol, port.port, port.address
+        ),
+    )
+    .hint("choose another port, or publish the groups on different addresses of the host")
 }
 
 fn with_prefix(address: IpAddr, prefix: &IpNet) -> IpNet {

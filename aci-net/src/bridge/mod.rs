@@ -1,11 +1,13 @@
 //! A network with addresses, made in the kernel by a program with root's rights.
 
 mod choose;
+mod firewall;
 mod host;
 mod journal;
 mod ledger;
 mod names;
 mod options;
+mod uplink;
 mod worker;
 
 use std::fmt;
@@ -37,9 +39,14 @@ const OPEN: &str = "network.open";
 /// the groups; its loopback is out of reach. The gateway's addresses are on a bridge without ports,
 /// which stands while at least one group is attached.
 ///
-/// Forwarding is switched on for packets that come from groups only. Other links, rules and
-/// settings of the host are not touched; ours are known by link group, alias, route protocol and
-/// metric.
+/// Groups reach what is outside of the host with the host's address as sender, and the ports of
+/// public groups can be published on the host's addresses ([`BridgeOptions::publish_on`]). Both are
+/// rules in a table of our own of the kernel's firewall, nf_tables.
+///
+/// Other links, rules and settings of the host are not touched, with one exception: IPv4 forwarding
+/// of the links of its default routes, where it is off, is on while groups are attached, and rules
+/// see to it that what comes in there is forwarded to groups only. Ours are known by link group,
+/// alias, route protocol and metric, and by the table's name.
 ///
 /// # State
 /// Before the kernel hears of an attachment, its addresses and names are in a journal in the state
@@ -50,6 +57,7 @@ const OPEN: &str = "network.open";
 pub struct BridgeNetwork {
     commands: Sender<Command>,
     directory: Arc<std::path::PathBuf>,
+    capability: Arc<NetworkCapability>,
 }
 
 impl fmt::Debug for BridgeNetwork {
@@ -95,7 +103,7 @@ impl BridgeNetwork {
                 });
             match entered.and_then(|()| Worker::open(options, home, boot)) {
                 Ok(worker) => {
-                    if opened.send(Ok(())).is_ok() {
+                    if opened.send(Ok(worker.capability())).is_ok() {
                         worker.run(&queue);
                     }
                 }
@@ -110,8 +118,9 @@ impl BridgeNetwork {
             .map_err(|e| {
                 Error::new(ErrorKind::Internal, OPEN, "cannot start a thread").because(e)
             })?;
-        result.await.unwrap_or_else(|_| Err(gone(OPEN)))?;
+        let capability = result.await.unwrap_or_else(|_| Err(gone(OPEN)))?;
         Ok(Self {
+            capability: Arc::new(capability),
             commands,
             directory,
         })
@@ -169,19 +178,7 @@ fn boot_id() -> Result<String> {
 #[async_trait]
 impl NetworkDriver for BridgeNetwork {
     fn capability(&self) -> NetworkCapability {
-        NetworkCapability {
-            name: "bridge".to_owned(),
-            addresses: true,
-            publish: false,
-            outbound: false,
-            names: false,
-            missing: vec![
-                "ports are not published on the host: reach a group by its own address, which the host and other groups can".to_owned(),
-                "groups do not reach the internet: their addresses are not translated to the host's; reach what they need on the host by the gateway's address".to_owned(),
-                "dnsNameLabel gets no name: ipAddress.fqdn stays empty; use the group's address".to_owned(),
-                "while traffic is withheld from a group that is not ready, the group cannot send to the outside either".to_owned(),
-            ],
-        }
+        NetworkCapability::clone(&self.capability)
     }
 
     #[tracing::instrument(name = "network.attach", skip_all, fields(sandbox = %request.sandbox))]

@@ -56,6 +56,11 @@ impl Names {
         )
     }
 
+    /// The name of the firewall's table.
+    pub(crate) fn table(&self) -> String {
+        format!("{STEM}-net-{}", self.instance)
+    }
+
     /// The MAC addresses of the host's side and the group's side: locally administered, unicast.
     pub(crate) fn macs(&self, sandbox: &SandboxId) -> ([u8; 6], [u8; 6]) {
         let hash = digest(&[&self.instance, "mac", sandbox.as_str()]);

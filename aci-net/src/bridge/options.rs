@@ -1,6 +1,7 @@
 //! How a [`BridgeNetwork`](super::BridgeNetwork) is opened.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,9 +21,13 @@ pub struct BridgeOptions {
     pub(super) rest: Duration,
     pub(super) mtu: Option<u32>,
     pub(super) resolv_conf: PathBuf,
+    pub(super) outbound: bool,
+    pub(super) publish_on: Vec<IpAddr>,
+    pub(super) uplinks: Vec<String>,
     pub(super) host: Option<Arc<OwnedFd>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) boot: Option<String>,
+    pub(super) firewall: bool,
     pub(super) step: Option<fn(&'static str)>,
 }
 
@@ -35,6 +40,9 @@ impl fmt::Debug for BridgeOptions {
             .field("rest", &self.rest)
             .field("mtu", &self.mtu)
             .field("resolv_conf", &self.resolv_conf)
+            .field("outbound", &self.outbound)
+            .field("publish_on", &self.publish_on)
+            .field("uplinks", &self.uplinks)
             .field("host", &self.host)
             .finish_non_exhaustive()
     }
@@ -55,9 +63,13 @@ impl BridgeOptions {
             rest: Duration::from_secs(30),
             mtu: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            outbound: true,
+            publish_on: Vec::new(),
+            uplinks: Vec::new(),
             host: None,
             clock: Arc::new(SystemClock::default()),
             boot: None,
+            firewall: true,
             step: None,
         }
     }
@@ -108,6 +120,32 @@ impl BridgeOptions {
         self
     }
 
+    /// Whether groups reach what is outside of the host, with the host's address as sender; on by
+    /// default. Port 25 stays closed, as in Azure.
+    #[must_use]
+    pub const fn outbound(mut self, outbound: bool) -> Self {
+        self.outbound = outbound;
+        self
+    }
+
+    /// The IPv4 addresses of the host on which the ports of groups with `ipAddress.type: Public` are
+    /// published; `0.0.0.0` for all. None by default: then groups with the same port stand side by
+    /// side, each reached by its own address.
+    #[must_use]
+    pub fn publish_on(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.publish_on = addresses.into_iter().collect();
+        self
+    }
+
+    /// Links of the host by which it is reached from outside, besides those of its default routes.
+    /// While groups are attached, what comes in by them is forwarded to groups, where it was not
+    /// forwarded before.
+    #[must_use]
+    pub fn uplinks(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.uplinks = names.into_iter().collect();
+        self
+    }
+
     /// The network namespace that plays the host; by default that of the thread that opens the
     /// network.
     #[must_use]
@@ -120,6 +158,13 @@ impl BridgeOptions {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Plays a kernel without nf_tables.
+    #[cfg(test)]
+    pub(super) const fn without_firewall(mut self) -> Self {
+        self.firewall = false;
         self
     }
 

@@ -3,6 +3,7 @@
 
 mod crash;
 mod lab;
+mod outside;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -94,11 +95,26 @@ async fn the_host_s_loopback_is_out_of_reach_and_senders_cannot_lie() {
 
 #[tokio::test]
 async fn traffic_is_withheld_from_a_group_that_is_not_ready() {
-    if !root() {
-        return;
+    if root() {
+        withheld(|lab| lab.options()).await;
     }
+}
+
+#[tokio::test]
+async fn traffic_is_withheld_without_a_firewall_too() {
+    if root() {
+        let options = |lab: &Lab| lab.options().without_firewall();
+        withheld(options).await;
+        let network = BridgeNetwork::open(options(&Lab::new())).await.unwrap();
+        let capability = network.capability();
+        assert!(!capability.outbound && !capability.publish);
+        assert!(capability.missing[0].contains("CONFIG_NF_TABLES"));
+    }
+}
+
+async fn withheld(options: impl Fn(&Lab) -> BridgeOptions) {
     let lab = Lab::new();
-    let network = lab.open().await;
+    let network = BridgeNetwork::open(options(&lab)).await.unwrap();
     let (a, b) = (lab.group("a"), lab.group("b"));
     let address = network.attach(a.request()).await.unwrap().addresses[0].addr();
     network.attach(b.request()).await.unwrap();
@@ -116,7 +132,7 @@ async fn traffic_is_withheld_from_a_group_that_is_not_ready() {
     assert_eq!(connect(&a.namespace, address, 80).unwrap().0, "a");
     // It holds across a restart of the program.
     drop(network);
-    let network = lab.open().await;
+    let network = BridgeNetwork::open(options(&lab)).await.unwrap();
     assert!(connect(&lab.host, address, 80).is_err());
     network.set_ready(&a.id, true).await.unwrap();
     assert_eq!(connect(&lab.host, address, 80).unwrap().0, "a");

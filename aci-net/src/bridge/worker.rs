@@ -2,21 +2,25 @@
 //! batch: the intents of many attachments share a sync of the disk, and many detachments share one
 //! wait of the kernel.
 
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use aci_core::contract::{AttachRequest, Attachment, NetworkEndpoint};
+use aci_core::contract::{
+    AttachRequest, Attachment, NetworkCapability, NetworkEndpoint, PublishedPort,
+};
 use aci_core::error::{Applied, Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
-use aci_core::model::IpAddressType;
+use aci_core::model::{IpAddressType, Protocol};
 use tokio::sync::oneshot;
 
 use super::choose::choose;
+use super::firewall::{Policy, PortKey};
 use super::host::Host;
 use super::journal::{Header, Journal};
-use super::ledger::{ATTACH, Entry, Ledger, Phase, Record, Wish};
+use super::ledger::{ATTACH, Entry, Ledger, Phase, Record, Wish, port_taken};
 use super::names::Names;
 use super::options::BridgeOptions;
 use crate::ipam::VirtualNetwork;
@@ -47,6 +51,8 @@ pub(super) struct Worker {
     ledger: Ledger,
     host: Host,
     names: Names,
+    /// Indexes of the links on which we switched forwarding on.
+    uplinks: Vec<u32>,
 }
 
 impl Worker {
@@ -58,33 +64,23 @@ impl Worker {
             None => random()?,
         };
         let names = Names::new(&instance);
-        let mut host = Host::open(home, names.clone(), options.step)?;
+        let mut host = Host::open(home, names.clone(), options.firewall, options.step)?;
         host.check_rights()?;
         let mut routes = host.routes()?;
         host.choose_mtu(options.mtu, &routes)?;
         routes.retain(|r| !names.owns_route(r));
-        let (kept, records) = match found {
-            Some((header, records)) if header.boot == boot => (Some(header.network), records),
+        let (network, records) = match found {
+            Some((header, records)) if header.boot == boot => (header.network, records),
             // Another boot: nothing of what the records tell is there any more.
-            Some((header, _)) => (Some(header.network), Vec::new()),
-            None => (None, Vec::new()),
+            Some((header, _)) => (header.network, Vec::new()),
+            None => (choose(options.network.as_ref(), None, &routes)?, Vec::new()),
         };
-        let replayed = kept.as_ref().map(|n| replay(n, &records)).transpose()?;
-        let (network, ledger) = match (kept, replayed) {
-            (Some(kept), Some(ledger)) if attached(&ledger) > 0 => {
-                if let Some(given) = options.network.as_ref().filter(|given| **given != kept) {
-                    return Err(other_network(given, &kept, attached(&ledger)));
-                }
-                (kept, ledger)
-            }
-            (kept, replayed) => {
-                let network = choose(options.network.as_ref(), kept.as_ref(), &routes)?;
-                let ledger = replayed
-                    .filter(|_| kept.as_ref() == Some(&network))
-                    .unwrap_or_else(|| Ledger::new(&network));
-                (network, ledger)
-            }
-        };
+        let ledger = replay(&network, &records)?;
+        if attached(&ledger) > 0
+            && let Some(given) = options.network.as_ref().filter(|given| **given != network)
+        {
+            return Err(other_network(given, &network, attached(&ledger)));
+        }
         let header = Header {
             version: super::journal::VERSION,
             instance,
@@ -99,9 +95,43 @@ impl Worker {
             ledger,
             host,
             names,
+            uplinks: Vec::new(),
         };
         worker.mend()?;
+        if worker.ledger.len() == 0 {
+            worker.choose_again()?;
+        }
         Ok(worker)
+    }
+
+    /// What the driver can do here, and what would bring the rest.
+    pub(super) fn capability(&self) -> NetworkCapability {
+        let firewall = self.host.has_firewall();
+        let publish = firewall && !self.options.publish_on.is_empty();
+        let outbound = firewall && self.options.outbound;
+        let mut missing = Vec::new();
+        if !firewall {
+            missing.push("the kernel's firewall cannot be used, so groups do not reach the internet, ports are not published, and a group that is not ready cannot send to the outside either: the kernel needs CONFIG_NF_TABLES with NF_TABLES_INET, NFT_NAT, NFT_MASQ, NFT_CT, NFT_FIB_INET and NFT_REJECT".to_owned());
+        } else if publish {
+            missing.push("published ports do not answer on the host's loopback (127.0.0.1): use another address of the host, or the group's".to_owned());
+        } else {
+            missing.push("ports are not published on the host: reach a group by its own address, or choose addresses of the host by `BridgeOptions::publish_on`".to_owned());
+        }
+        if firewall && !outbound {
+            missing.push(
+                "groups do not reach the internet: `BridgeOptions::outbound` is off".to_owned(),
+            );
+        }
+        missing.push("dnsNameLabel gets no name, and ipAddress.fqdn stays empty: no name server is part of this driver; use the group's address".to_owned());
+        missing.push("IPv6 addresses are reached by the host only: groups do not reach each other or the internet by them".to_owned());
+        NetworkCapability {
+            name: "bridge".to_owned(),
+            addresses: true,
+            publish,
+            outbound,
+            names: false,
+            missing,
+        }
     }
 
     /// Undoes what was half made, finishes what was half removed, and removes what no record tells
@@ -118,6 +148,7 @@ impl Worker {
             .entries()
             .filter(|e| e.phase == Phase::Attached)
             .collect();
+        let alone = kept.is_empty();
         let removed = self.host.sweep(&self.header.network, &kept)?;
         let mut records = Vec::new();
         for sandbox in &half {
@@ -125,12 +156,77 @@ impl Worker {
             records.push(Record::Free(sandbox.clone(), self.rested()));
         }
         self.record(records, false)?;
+        if alone {
+            self.close()?;
+        } else {
+            let names = self.ledger.uplinks().to_vec();
+            self.uplinks = self.host.forward_from(&names, true)?;
+            self.enforce("network.open")?;
+        }
         if removed + half.len() > 0 {
             tracing::info!(removed, half_done = half.len(), "mended the network");
             metrics::counter!("aci_net_mended_total").increment((removed + half.len()) as u64);
         }
         self.measure();
         Ok(())
+    }
+
+    /// Prepares what all groups share, before the first one.
+    fn prepare(&mut self) -> Result<()> {
+        self.host.base(&self.header.network)?;
+        let wanted = self.options.outbound || !self.options.publish_on.is_empty();
+        if wanted && self.host.has_firewall() && self.ledger.uplinks().is_empty() {
+            let closed = self.host.closed_uplinks(&self.options.uplinks)?;
+            if !closed.is_empty() {
+                self.record(vec![Record::Uplinks(closed.clone())], true)?;
+                // The rules that keep the host from routing for others come first.
+                self.uplinks = self.host.indexes(&closed)?;
+                self.enforce(ATTACH)?;
+                self.host.forward_from(&closed, true)?;
+            }
+        }
+        self.enforce(ATTACH)
+    }
+
+    /// Takes back what all groups share, after the last one.
+    fn close(&mut self) -> Result<()> {
+        let names = self.ledger.uplinks().to_vec();
+        self.host.forward_from(&names, false)?;
+        self.uplinks.clear();
+        self.host.enforce("network.detach", None)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.record(vec![Record::Uplinks(Vec::new())], false)
+    }
+
+    /// Puts in force what the ledger says.
+    fn enforce(&mut self, operation: &'static str) -> Result<()> {
+        let standing = |e: &&Entry| e.phase != Phase::Leaving;
+        let policy = Policy {
+            group: self.names.live_group(),
+            ranges: super::host::ranges(&self.header.network),
+            uplinks: self.uplinks.clone(),
+            outbound: self.options.outbound,
+            withheld: self
+                .ledger
+                .entries()
+                .filter(standing)
+                .filter(|e| !e.ready)
+                .flat_map(|e| e.attachment.addresses.iter().map(ipnet::IpNet::addr))
+                .collect(),
+            published: self
+                .ledger
+                .entries()
+                .filter(standing)
+                .filter_map(|e| Some((e, e.attachment.addresses.first()?.addr())))
+                .flat_map(|(e, address)| {
+                    let ports = e.attachment.published.iter();
+                    ports.map(move |p| (PortKey::of(p), address))
+                })
+                .collect(),
+        };
+        self.host.enforce(operation, Some(&policy))
     }
 
     /// Works until all senders are gone.
@@ -266,11 +362,11 @@ impl Worker {
             self.choose_again()?;
         }
         let network = self.header.network.clone();
-        let entry = self.ledger.plan(
-            wish(request, &network, &self.names, &self.options)?,
-            self.options.bounds,
-            self.options.clock.now(),
-        )?;
+        let wish = wish(request, &network, &self.names, &self.options)?;
+        let published = wish.published.clone();
+        let now = self.options.clock.now();
+        let entry = self.ledger.plan(wish, self.options.bounds, now)?;
+        published.iter().try_for_each(listened)?;
         let record = Record::Intend(Box::new(entry));
         self.ledger
             .apply(&record)
@@ -306,9 +402,10 @@ impl Worker {
         else {
             return Err(Error::new(ErrorKind::Internal, ATTACH, "no intent").on(sandbox));
         };
-        let made = self
-            .host
-            .attach(&self.header.network, &entry, endpoint.net.as_fd());
+        let made = self.prepare().and_then(|()| {
+            self.host
+                .attach(&self.header.network, &entry, endpoint.net.as_fd())
+        });
         if let Err(error) = made {
             if entry.phase == Phase::Intended
                 && let Err(undone) = self.detach(std::slice::from_ref(sandbox))
@@ -331,6 +428,7 @@ impl Worker {
             _ => return Ok(()),
         }
         self.record(vec![Record::Ready(sandbox.clone(), ready)], false)?;
+        self.enforce("network.set_ready")?;
         match self.ledger.get(sandbox) {
             Some(entry) => self.host.set_ready(entry),
             None => Ok(()),
@@ -370,6 +468,11 @@ impl Worker {
         let leave = known.iter().cloned().map(Record::Leave).collect();
         self.record(leave, false)?;
         let last = known.len() == self.ledger.len();
+        if last {
+            self.close()?;
+        } else {
+            self.enforce("network.detach")?;
+        }
         let entries: Vec<&Entry> = known.iter().filter_map(|s| self.ledger.get(s)).collect();
         self.host
             .detach(&entries, last.then_some(&self.header.network))?;
@@ -440,6 +543,25 @@ fn other_network(given: &VirtualNetwork, kept: &VirtualNetwork, groups: usize) -
     .hint("detach them first, or open the network as it was")
 }
 
+/// Refuses a port that a program of the host listens on: it would lose it without notice.
+fn listened(port: &PublishedPort) -> Result<()> {
+    let address = SocketAddr::new(port.address, port.port);
+    let tried = if port.protocol == Protocol::Udp {
+        UdpSocket::bind(address).map(drop)
+    } else {
+        TcpListener::bind(address).map(drop)
+    };
+    match tried {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(port_taken(port, "a program of the host listens on it"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+            Err(port_taken(port, "the host does not have this address"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// 64 random bits as text.
 fn random() -> Result<String> {
     let mut bytes = [0; 8];
@@ -502,7 +624,23 @@ fn wish<'a>(
             .map(|text| resolv::from_host(&text))
             .unwrap_or_default(),
     };
+    let public = request
+        .ip_address
+        .as_ref()
+        .filter(|a| !private(&a.type_) && !options.publish_on.is_empty());
+    let published = public
+        .into_iter()
+        .flat_map(|a| &a.ports)
+        .flat_map(|port| {
+            options.publish_on.iter().map(|address| PublishedPort {
+                protocol: port.protocol.clone().unwrap_or(Protocol::Tcp),
+                address: *address,
+                port: port.port,
+            })
+        })
+        .collect();
     Ok(Wish {
+        published,
         sandbox: &request.sandbox,
         link: names.link(&request.sandbox),
         subnet,

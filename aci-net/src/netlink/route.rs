@@ -100,6 +100,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// Whether it is set up.
     pub(crate) up: bool,
+    /// Whether IPv4 packets that come in here may be forwarded.
+    pub(crate) forwards: bool,
 }
 
 /// A route of any table.
@@ -176,24 +178,27 @@ pub(crate) fn new_bridge(name: &str, group: u32, mtu: u32) -> Request {
         .nest(LINK_INFO, |info| info.attr(INFO_KIND, b"bridge"))
 }
 
-/// Sets a link's alias and IPv4 settings.
-pub(crate) fn configure_link(index: u32, alias: &str, settings: &[(Ipv4Setting, u32)]) -> Request {
-    let request = Request::new("configure a link", SET_LINK, 0)
+/// Sets a link's alias.
+pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
+    Request::new("name a link's owner", SET_LINK, 0)
         .raw(&link_header(index, 0, 0))
-        .attr(LINK_ALIAS, alias.as_bytes());
-    if settings.is_empty() {
-        return request;
-    }
-    request.nest(LINK_AF_SPEC, |spec| {
-        spec.nest(u16::from(FAMILY_INET), |inet| {
-            inet.nest(INET_CONF, |mut conf| {
-                for (setting, value) in settings {
-                    conf = conf.u32(*setting as u16, *value);
-                }
-                conf
+        .attr(LINK_ALIAS, alias.as_bytes())
+}
+
+/// Sets a link's IPv4 settings.
+pub(crate) fn set_ipv4(index: u32, settings: &[(Ipv4Setting, u32)]) -> Request {
+    Request::new("configure a link", SET_LINK, 0)
+        .raw(&link_header(index, 0, 0))
+        .nest(LINK_AF_SPEC, |spec| {
+            spec.nest(u16::from(FAMILY_INET), |inet| {
+                inet.nest(INET_CONF, |mut conf| {
+                    for (setting, value) in settings {
+                        conf = conf.u32(*setting as u16, *value);
+                    }
+                    conf
+                })
             })
         })
-    })
 }
 
 /// Keeps the kernel from giving a link an IPv6 address of its own accord. Refused where IPv6 is
@@ -365,10 +370,22 @@ fn read_link(body: &[u8]) -> Option<Link> {
             LINK_ALIAS => link.alias = read_text(value),
             LINK_GROUP => link.group = read_u32(value)?,
             LINK_MTU => link.mtu = read_u32(value)?,
+            LINK_AF_SPEC => link.forwards = read_forwarding(value).unwrap_or(false),
             _ => {}
         }
     }
     Some(link)
+}
+
+/// The first of a link's IPv4 settings, from the list that the kernel gives in order.
+fn read_forwarding(value: &[u8]) -> Option<bool> {
+    let find = |list, wanted| {
+        attributes(list)
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, value)| value)
+    };
+    let conf = find(find(value, u16::from(FAMILY_INET))?, INET_CONF)?;
+    Some(read_u32(conf)? != 0)
 }
 
 fn read_address(value: &[u8]) -> Option<IpAddr> {

@@ -119,6 +119,57 @@ impl Socket {
             .collect()
     }
 
+    /// Sends requests that are carried out all together or not at all, between the messages that
+    /// begin and end such a transaction (nf_tables).
+    pub(crate) fn transaction(
+        &mut self,
+        begin: Request,
+        requests: Vec<Request>,
+        end: Request,
+    ) -> Result<(), Refusal> {
+        let whole = begin.what();
+        self.sequence = self.sequence.wrapping_add(1);
+        let opening = self.sequence;
+        let mut datagram = begin.finish(opening, 0);
+        let mut names = Vec::with_capacity(requests.len());
+        for request in requests {
+            self.sequence = self.sequence.wrapping_add(1);
+            names.push(request.what());
+            datagram.extend_from_slice(&request.finish(self.sequence, ACK));
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        datagram.extend_from_slice(&end.finish(self.sequence, 0));
+        let fail = |error: io::Error| Refusal::io(whole, &error);
+        self.send(&datagram).map_err(fail)?;
+        let mut open = names.len();
+        let mut refusal = None;
+        let mut over = false;
+        while open > 0 && !over {
+            self.receive(|message| {
+                if message.kind != ERROR {
+                    return;
+                }
+                let place = message.sequence.wrapping_sub(opening) as usize;
+                if place == 0 || place > names.len() {
+                    // The transaction as a whole was refused; nothing else may be answered.
+                    over = place == 0 || place == names.len() + 1;
+                    if over && refusal.is_none() {
+                        refusal = answer(whole, &message).err();
+                    }
+                    return;
+                }
+                open = open.saturating_sub(1);
+                if let Err(why) = answer(names[place - 1], &message)
+                    && refusal.is_none()
+                {
+                    refusal = Some(why);
+                }
+            })
+            .map_err(fail)?;
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
     /// Sends requests and returns the first refusal.
     pub(crate) fn all(&mut self, requests: Vec<Request>) -> Result<(), Refusal> {
         self.batch(requests).into_iter().collect()

@@ -58,6 +58,7 @@ fn wish<'a>(
         fixed,
         shown: true,
         dns: DnsSettings::default(),
+        published: Vec::new(),
     }
 }
 
@@ -163,6 +164,7 @@ proptest! {
             Record::Ready(id.clone(), ready),
             Record::Leave(id.clone()),
             Record::Free(id, until),
+            Record::Uplinks(vec!["eth0".to_owned()]),
         ] {
             let text = serde_json::to_string(&record).unwrap();
             prop_assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);

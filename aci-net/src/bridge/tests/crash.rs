@@ -10,7 +10,7 @@ use aci_core::contract::NetworkDriver;
 use aci_core::id::SandboxId;
 use nix::sys::signal::{Signal, kill};
 
-use super::lab::{Lab, connect, request, root, serve};
+use super::lab::{Lab, Outside, connect, forwards, request, root, serve};
 use crate::bridge::{BridgeNetwork, BridgeOptions};
 
 const STEP: &str = "ACI_NET_TEST_STEP";
@@ -72,8 +72,9 @@ fn run(lab: &Lab, group: &OwnedFd, work: &str, step: &str) {
 }
 
 /// Opens after a crash: what is listed is there, what is not listed is not.
-async fn agree(lab: &Lab, group: &super::lab::Group, attached: bool) {
+async fn agree(lab: &Lab, before: &[String], group: &super::lab::Group, attached: bool) {
     let network = lab.open().await;
+    assert_eq!(forwards(lab, "up0"), attached);
     let list = network.list().await.unwrap();
     assert_eq!(list.len(), usize::from(attached));
     if attached {
@@ -82,7 +83,7 @@ async fn agree(lab: &Lab, group: &super::lab::Group, attached: bool) {
         network.set_ready(&crasher(), true).await.unwrap();
         assert_eq!(connect(&lab.host, address, 80).unwrap().0, "crasher");
     } else {
-        lab.assert_clean();
+        assert_eq!(lab.everything(), before);
         assert_eq!(super::lab::names(&group.namespace), ["lo"]);
         // The address of the killed attempt rests; the next one works.
         let again = network
@@ -95,7 +96,17 @@ async fn agree(lab: &Lab, group: &super::lab::Group, attached: bool) {
         );
     }
     network.detach(&crasher()).await.unwrap();
-    lab.assert_clean();
+    assert_eq!(lab.everything(), before);
+    assert!(!forwards(lab, "up0"));
+}
+
+/// A host with a way to the internet.
+fn lab() -> (Lab, Outside, Vec<String>) {
+    let lab = Lab::new();
+    let internet = Outside::new(&lab, "up0", "192.0.2.1", "192.0.2.254");
+    internet.be_default(&lab, "up0", "192.0.2.254");
+    let before = lab.everything();
+    (lab, internet, before)
 }
 
 #[tokio::test]
@@ -107,6 +118,8 @@ async fn killed_while_attaching() {
         "journal.intend",
         "base.link",
         "base.configure",
+        "network.attach",
+        "uplink.on",
         "attach.link",
         "attach.inside",
         "attach.host",
@@ -114,11 +127,11 @@ async fn killed_while_attaching() {
         "never",
     ] {
         println!("killed before {step}");
-        let lab = Lab::new();
+        let (lab, _internet, before) = lab();
         let group = lab.group("crash");
         serve(&group.namespace, 80, "crasher");
         run(&lab, &group.namespace, "attach", step);
-        agree(&lab, &group, step == "never").await;
+        agree(&lab, &before, &group, step == "never").await;
     }
 }
 
@@ -129,18 +142,20 @@ async fn killed_while_detaching() {
     }
     for step in [
         "journal.leave",
+        "uplink.off",
+        "network.detach",
         "detach.routes",
         "detach.links",
         "journal.free",
         "never",
     ] {
         println!("killed before {step}");
-        let lab = Lab::new();
+        let (lab, _internet, before) = lab();
         let group = lab.group("crash");
         serve(&group.namespace, 80, "crasher");
         run(&lab, &group.namespace, "attach", "never");
         run(&lab, &group.namespace, "detach", step);
-        agree(&lab, &group, step == "journal.leave").await;
+        agree(&lab, &before, &group, step == "journal.leave").await;
     }
 }
 
@@ -149,15 +164,15 @@ async fn killed_while_withholding() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let (lab, _internet, before) = lab();
     let group = lab.group("crash");
     serve(&group.namespace, 80, "crasher");
     run(&lab, &group.namespace, "attach", "never");
-    run(&lab, &group.namespace, "ready", "ready.route");
+    run(&lab, &group.namespace, "ready", "network.set_ready");
     // The journal says withheld, the kernel does not yet; opening makes it so.
     let network = lab.open().await;
     let address = network.list().await.unwrap()[0].addresses[0].addr();
     assert!(connect(&lab.host, address, 80).is_err());
     drop(network);
-    agree(&lab, &group, true).await;
+    agree(&lab, &before, &group, true).await;
 }

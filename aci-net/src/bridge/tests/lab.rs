@@ -13,7 +13,7 @@ use aci_core::id::SandboxId;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::bridge::{BridgeNetwork, BridgeOptions};
-use crate::netlink::{Socket, route};
+use crate::netlink::{Socket, nft, route};
 
 /// Whether the test can make namespaces; says so if not.
 pub(super) fn root() -> bool {
@@ -128,6 +128,9 @@ impl Lab {
                     .filter(|r| r.protocol != 2)
                     .map(|r| format!("route {} {}", r.destination, r.protocol)),
             );
+            let mut firewall = Socket::open(nft::PROTOCOL).unwrap();
+            let tables = nft::tables(&mut firewall).unwrap();
+            all.extend(tables.into_iter().map(|t| format!("table {t}")));
             all.sort();
             all
         })
@@ -232,5 +235,90 @@ pub(super) fn send_udp(namespace: &OwnedFd, from: IpAddr, to: &str, data: &[u8])
     within(namespace, || {
         let socket = UdpSocket::bind(SocketAddr::new(from, 0)).unwrap();
         socket.send_to(data, to).unwrap();
+    });
+}
+
+/// A namespace beside the host, joined to it by a pair that is not ours.
+pub(super) struct Outside {
+    pub(super) namespace: OwnedFd,
+}
+
+impl Outside {
+    /// The host's end is `link` with address `here`; the other end has address `there` and sends
+    /// everything to the host.
+    pub(super) fn new(lab: &Lab, link: &str, here: &str, there: &str) -> Self {
+        let (here, there): (IpAddr, IpAddr) = (here.parse().unwrap(), there.parse().unwrap());
+        let namespace = namespace();
+        within(&lab.host, || {
+            let mut socket = Socket::open(0).unwrap();
+            let pair = route::Pair {
+                name: link,
+                group: 0,
+                mac: [2, 0, 0, 0, 1, 1],
+                peer: "net0",
+                peer_mac: [2, 0, 0, 0, 1, 2],
+                namespace: namespace.as_fd(),
+                mtu: 1500,
+            };
+            socket.one(route::new_pair(&pair)).unwrap();
+            let index = route::link(&mut socket, link).unwrap().unwrap().index;
+            let requests = vec![
+                route::new_address(index, here),
+                route::set_up(index),
+                route::route_to_link(there, index, here, 5),
+            ];
+            socket.all(requests).unwrap();
+        });
+        within(&namespace, || {
+            let mut socket = Socket::open(0).unwrap();
+            let index = route::link(&mut socket, "net0").unwrap().unwrap().index;
+            let requests = vec![
+                route::new_address(index, there),
+                route::set_up(index),
+                route::default_route(here, index),
+            ];
+            socket.all(requests).unwrap();
+        });
+        Self { namespace }
+    }
+
+    /// Makes this the host's way to everything else.
+    pub(super) fn be_default(&self, lab: &Lab, link: &str, there: &str) {
+        within(&lab.host, || {
+            let mut socket = Socket::open(0).unwrap();
+            let index = route::link(&mut socket, link).unwrap().unwrap().index;
+            let gateway = there.parse().unwrap();
+            socket.one(route::default_route(gateway, index)).unwrap();
+        });
+    }
+}
+
+/// Whether the host forwards what comes in by a link.
+pub(super) fn forwards(lab: &Lab, link: &str) -> bool {
+    within(&lab.host, || {
+        let mut socket = Socket::open(0).unwrap();
+        route::link(&mut socket, link).unwrap().unwrap().forwards
+    })
+}
+
+/// Sends a datagram and returns the answer.
+pub(super) fn ask_udp(namespace: &OwnedFd, to: SocketAddr) -> std::io::Result<String> {
+    let socket = within(namespace, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.connect(to)?;
+    socket.send(b"?")?;
+    let mut buffer = [0; 64];
+    let length = socket.recv(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Answers every datagram with a word.
+pub(super) fn serve_udp(namespace: &OwnedFd, port: u16, word: &'static str) {
+    let socket = within(namespace, || UdpSocket::bind(("0.0.0.0", port)).unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(word.as_bytes(), from);
+        }
     });
 }
