@@ -303,9 +303,8 @@ impl<'a> Applier<'a> {
             self.remove(parent, name, entry)?;
         }
         match rustix::fs::linkat(&from, *target_name, parent, name, AtFlags::empty()) {
+            // Even if it was within what this entry replaced: its directory is still held.
             Ok(()) => Ok(()),
-            // It was within what this entry replaced.
-            Err(Errno::NOENT) => missing(),
             Err(e) => Err(write(&entry.path, "make the hard link", e)),
         }
     }
