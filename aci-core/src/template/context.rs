@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
+use super::Template;
 use super::limits::Limits;
 use super::parameters::Parameters;
 
@@ -23,6 +24,7 @@ pub struct EvaluationContext<'a> {
     pub(crate) seed: Option<u128>,
     pub(crate) limits: Limits,
     pub(crate) resolver: Option<&'a dyn RuntimeResolver>,
+    pub(crate) linked: BTreeMap<String, &'a Template>,
 }
 
 /// Where a deployment goes.
@@ -57,6 +59,7 @@ impl<'a> EvaluationContext<'a> {
             seed: None,
             limits: Limits::default(),
             resolver: None,
+            linked: BTreeMap::new(),
         }
     }
 
@@ -131,6 +134,14 @@ impl<'a> EvaluationContext<'a> {
     #[must_use]
     pub fn resolver(mut self, resolver: &'a dyn RuntimeResolver) -> Self {
         self.resolver = Some(resolver);
+        self
+    }
+
+    /// A template that the evaluated one links to, under the `uri` or `relativePath` of its
+    /// `templateLink`. Nothing is ever fetched.
+    #[must_use]
+    pub fn linked_template(mut self, address: impl Into<String>, template: &'a Template) -> Self {
+        self.linked.insert(address.into(), template);
         self
     }
 

@@ -231,19 +231,22 @@ pub(crate) fn nested<'t>(
     let map = properties
         .as_object()
         .ok_or_else(|| wrong("needs properties"))?;
-    if let Some(link) = get(map, "templateLink") {
-        let target = link
-            .as_object()
-            .and_then(|link| get(link, "uri").or_else(|| get(link, "relativePath")));
-        let target = target.and_then(Value::as_str).unwrap_or("templateLink");
-        return Err(TemplateError::unsupported(format!(
-            "the linked template '{target}' is not fetched; put it in the place of the link as 'template'"
-        ))
-        .at(&join(path, "templateLink")));
+    if get(map, "parametersLink").is_some() {
+        return Err(TemplateError::unsupported(
+            "linked parameters are not fetched; give their values in 'parameters'",
+        )
+        .at(&join(path, "parametersLink")));
     }
-    let template = get(map, "template")
-        .and_then(Value::as_object)
-        .ok_or_else(|| wrong("needs a template"))?;
+    let linked = match get(map, "templateLink") {
+        Some(link) => Some(linked(evaluator, link, frame, &join(path, "templateLink"))?),
+        None => None,
+    };
+    let inline = get(map, "template").and_then(Value::as_object);
+    let (template, here) = match (linked, inline) {
+        (Some(template), _) => (template, join(path, "templateLink")),
+        (None, Some(template)) => (template, join(path, "template")),
+        (None, None) => return Err(wrong("needs a template")),
+    };
     let outer = frame.scope;
     if outer.nesting >= NESTING {
         return Err(TemplateError::limit(format!(
@@ -251,13 +254,14 @@ pub(crate) fn nested<'t>(
         ))
         .at(path));
     }
-    let here = join(path, "template");
     let place = nested_place(evaluator, slot, frame)?;
-    let inner = get(map, "expressionEvaluationOptions")
-        .and_then(Value::as_object)
-        .and_then(|options| get(options, "scope"))
-        .and_then(Value::as_str)
-        .is_some_and(|scope| scope.eq_ignore_ascii_case("inner"));
+    // A linked template always has a scope of its own.
+    let inner = linked.is_some()
+        || get(map, "expressionEvaluationOptions")
+            .and_then(Value::as_object)
+            .and_then(|options| get(options, "scope"))
+            .and_then(Value::as_str)
+            .is_some_and(|scope| scope.eq_ignore_ascii_case("inner"));
     let locals = if inner {
         Locals::default()
     } else {
@@ -311,6 +315,30 @@ pub(crate) fn nested<'t>(
         .and_then(Value::as_str)
         .unwrap_or("Incremental");
     Ok((json!({ "mode": mode, "outputs": outputs }), outcome))
+}
+
+/// The template behind a `templateLink`, from the context.
+fn linked<'t>(
+    evaluator: &Evaluator<'t>,
+    link: &'t Value,
+    frame: &Frame<'_, 't>,
+    path: &str,
+) -> TemplateResult<&'t Map<String, Value>> {
+    let link = evaluator.tree(link, &frame.with_part(Part::Header), path, None)?;
+    let map = link.as_object();
+    let target = map.and_then(|map| {
+        get(map, "uri")
+            .or_else(|| get(map, "relativePath"))
+            .or_else(|| get(map, "id"))
+    });
+    let target = target.and_then(Value::as_str).unwrap_or_default();
+    match evaluator.context.linked.get(target) {
+        Some(template) => Ok(template.root()),
+        None => Err(TemplateError::unsupported(
+            "linked templates are not fetched; put the template in the place of the link as 'template', or hand it over with the context",
+        )
+        .at(path)),
+    }
 }
 
 fn nested_place<'t>(

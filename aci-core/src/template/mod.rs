@@ -37,7 +37,8 @@
 //! and `guid` give Azure's own results. User-defined functions, lambdas, copy loops on
 //! resources, properties, variables and outputs, conditions, child resources, nested
 //! deployments of inner and outer scope, and symbolic names (language version 2.0) are
-//! evaluated; linked templates and key vault references are refused.
+//! evaluated. Linked templates are evaluated where the context has them; parameter links and
+//! key vault references are refused.
 //!
 //! [`Evaluated::container_groups`] gives the container groups; the other resources are there as
 //! JSON.
@@ -191,6 +192,10 @@ impl Template {
     /// JSON path, the expression and the function; see [`TemplateError`] for what it never shows.
     pub fn evaluate(&self, context: &EvaluationContext<'_>) -> TemplateResult<Evaluated> {
         self.run(context).map_err(|error| self.places.locate(error))
+    }
+
+    pub(crate) fn root(&self) -> &Map<String, Value> {
+        &self.root
     }
 
     fn run(&self, context: &EvaluationContext<'_>) -> TemplateResult<Evaluated> {

@@ -46,16 +46,6 @@ fn nested_deployments() {
         json!({"rg": "rg", "d": "main"})
     );
     assert_eq!(outer.resources[2].value["tags"]["got"], "outer");
-    let linked = json!({ "resources": [{ "type": "Microsoft.Resources/deployments", "apiVersion": "1", "name": "l",
-        "properties": { "templateLink": { "uri": "https://example.org/t.json" } } }] });
-    refused(
-        evaluate(linked),
-        TemplateErrorKind::Unsupported,
-        &[
-            "https://example.org/t.json",
-            "resources[0].properties.templateLink",
-        ],
-    );
 }
 
 #[test]
@@ -85,4 +75,42 @@ fn nested_deployments_hand_on_what_waits() {
             .contains("reference('id').principalId")
     );
     assert_eq!(evaluated.outputs[0].pending.len(), 1);
+}
+
+#[test]
+fn linked_templates_come_with_the_context() {
+    let main = Template::from_value(json!({
+        "variables": { "base": "https://example.org/" },
+        "resources": [{ "type": "Microsoft.Resources/deployments", "apiVersion": "1", "name": "l", "properties": {
+            "templateLink": { "uri": "[uri(variables('base'), 't.json')]" }, "parameters": { "p": { "value": "given" } } } }],
+        "outputs": { "o": { "type": "string", "value": "[reference('l').outputs.o.value]" } },
+    }))
+    .unwrap();
+    refused(
+        main.evaluate(&context()),
+        TemplateErrorKind::Unsupported,
+        &["not fetched", "resources[0].properties.templateLink"],
+    );
+    let linked = Template::from_value(json!({
+        "parameters": { "p": { "type": "string" } },
+        "resources": [group("[parameters('p')]", json!({}))],
+        "outputs": { "o": { "type": "string", "value": "[deployment().name]" } },
+    }))
+    .unwrap();
+    let known = context().linked_template("https://example.org/t.json", &linked);
+    let evaluated = main.evaluate(&known).unwrap();
+    assert_eq!(names(&evaluated), ["l", "given"]);
+    assert_eq!(evaluated.outputs[0].value, "l");
+    // A template that links to itself ends.
+    let endless = Template::from_value(
+        json!({ "resources": [{ "type": "Microsoft.Resources/deployments", "apiVersion": "1",
+        "name": "l", "properties": { "templateLink": { "relativePath": "self.json" } } }] }),
+    )
+    .unwrap();
+    let known = context().linked_template("self.json", &endless);
+    refused(
+        endless.evaluate(&known),
+        TemplateErrorKind::Limit,
+        &["nested more than 8 deep"],
+    );
 }
