@@ -96,6 +96,11 @@ impl<'a> Check<'a> {
         self.rules.kind == DocumentKind::Reply
     }
 
+    /// Whether a group will add what is not here.
+    pub(super) fn is_profile(&self) -> bool {
+        self.rules.kind == DocumentKind::Profile
+    }
+
     pub(super) fn is_windows(&self) -> bool {
         self.properties().os_type == Some(OsType::Windows)
     }

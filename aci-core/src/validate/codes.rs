@@ -102,6 +102,7 @@ codes! {
     INVALID_DIAGNOSTICS = "InvalidLogAnalytics", Pattern, "the log analytics workspace";
     INVALID_ENCRYPTION_PROPERTIES = "InvalidEncryptionProperties", Pattern, "the encryption key";
     INVALID_EXTENSION = "InvalidExtension", Pattern, "an extension without name, type or version";
+    INVALID_PROFILE = "InvalidContainerGroupProfile", Pattern, "a profile's name or its durations";
     INVALID_PROFILE_REFERENCE = "InvalidContainerGroupProfileReference", Pattern, "a container group profile or standby pool";
 
     UNKNOWN_IN_API_VERSION = "PropertyNotInApiVersion", Own, "a property that the api-version does not know (a warning)";

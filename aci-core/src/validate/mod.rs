@@ -34,6 +34,7 @@ mod network;
 mod platform;
 mod ports;
 mod probes;
+mod profile;
 mod references;
 mod registry;
 mod resource;
@@ -47,6 +48,7 @@ mod volumes;
 
 pub use codes::{CODES, Code, Origin};
 pub use document::validate_document;
+pub use profile::validate_profile;
 pub use rules::{DocumentKind, MaxSize, Rules, Severity};
 
 use crate::error::{Error, Problem, Result};

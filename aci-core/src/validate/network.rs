@@ -31,7 +31,9 @@ fn address_type(check: &mut Check<'_>, address: &IpAddress) {
                 "IP Address type can't be public when network profile is set. Use 'Private', or remove the network.",
             );
         }
-        IpAddressType::Private if !check.in_virtual_network() && !check.is_reply() => {
+        IpAddressType::Private
+            if !check.in_virtual_network() && !check.is_reply() && !check.is_profile() =>
+        {
             let message = format!(
                 "The 'ipAddress' of container group '{group}' is of type 'Private' and the group is in no virtual \
                  network. Give 'subnetIds', or use 'Public'."

@@ -72,6 +72,9 @@ pub(super) fn check(check: &mut Check<'_>) {
 
 /// Whether the group has this user-assigned identity.
 pub(super) fn has_identity(check: &Check<'_>, id: &str) -> bool {
+    if check.is_profile() {
+        return true;
+    }
     let identity = check.group.identity.as_ref();
     identity.is_some_and(|i| {
         i.user_assigned_identities
@@ -82,7 +85,7 @@ pub(super) fn has_identity(check: &Check<'_>, id: &str) -> bool {
 
 /// Reports a name that no secret reference of the group has.
 pub(super) fn secret_use(check: &mut Check<'_>, name: &str, path: &Path) {
-    if check.secret_names.contains(name) {
+    if check.secret_names.contains(name) || check.is_profile() {
         return;
     }
     let message = format!(

@@ -11,6 +11,9 @@ pub enum DocumentKind {
     Request,
     /// A reply of the service: secrets are left out.
     Reply,
+    /// A container group profile: the group made from it adds networks, identities and secret
+    /// references. [`validate_profile`](super::validate_profile) sets this.
+    Profile,
 }
 
 /// How strict a rule is.

@@ -54,36 +54,32 @@ pub(super) fn check(check: &mut Check<'_>) {
     let properties = check.properties();
     for (i, container) in properties.init_containers.iter().enumerate() {
         if let Some(context) = &container.properties.security_context {
+            let of = of(check, &container.name);
             let path = Path::properties("initContainers")
                 .index(i)
                 .name("properties");
-            self::context(
-                check,
-                &container.name,
-                context,
-                &path.name("securityContext"),
-            );
+            self::context(check, &of, context, &path.name("securityContext"));
         }
     }
     for (i, container) in properties.containers.iter().enumerate() {
         if let Some(context) = &container.properties.security_context {
+            let of = of(check, &container.name);
             let path = Path::properties("containers").index(i).name("properties");
-            self::context(
-                check,
-                &container.name,
-                context,
-                &path.name("securityContext"),
-            );
+            self::context(check, &of, context, &path.name("securityContext"));
         }
     }
 }
 
-fn context(check: &mut Check<'_>, container: &str, context: &SecurityContext, path: &Path) {
-    let of = format!(
-        "container '{}' in container group '{}'",
-        shown(container),
-        check.group_name()
-    );
+/// Whose security context it is, for messages.
+fn of(check: &Check<'_>, container: &str) -> String {
+    let group = check.group_name();
+    format!(
+        "container '{}' in container group '{group}'",
+        shown(container)
+    )
+}
+
+pub(super) fn context(check: &mut Check<'_>, of: &str, context: &SecurityContext, path: &Path) {
     if let Some(capabilities) = &context.capabilities {
         for (list, field) in [(&capabilities.add, "add"), (&capabilities.drop, "drop")] {
             for (i, name) in list

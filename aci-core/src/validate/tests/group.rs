@@ -118,4 +118,4 @@ pub(super) fn valid_group() -> ContainerGroup {
 }
 
 /// A user-assigned identity.
-pub(super) const IDENTITY: &str = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/shop";
+pub(in crate::validate) const IDENTITY: &str = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/shop";

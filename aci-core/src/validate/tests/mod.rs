@@ -2,7 +2,7 @@
 
 mod cases;
 mod generated;
-mod group;
+pub(super) mod group;
 mod settings;
 
 use std::collections::BTreeSet;

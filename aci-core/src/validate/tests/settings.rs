@@ -3,8 +3,8 @@
 use super::*;
 use crate::model::{Sku, Volume};
 
-/// Codes that are shown here only.
-pub(super) const CODES: [&str; 1] = ["PropertyNotInApiVersion"];
+/// Codes that are shown here, or in the tests of profiles, only.
+pub(super) const CODES: [&str; 2] = ["PropertyNotInApiVersion", "InvalidContainerGroupProfile"];
 
 #[test]
 fn a_reply_needs_no_secrets() {
