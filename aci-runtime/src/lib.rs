@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod engine;
+pub mod store;
 
 pub use engine::{
     ContainerHandle, ContainerUsage, Engine, EngineBuilder, EngineOptions, ExecOptions, Group,

@@ -138,7 +138,8 @@ pub trait GroupStore: Send + Sync + fmt::Debug {
     /// [`Exhausted`](crate::error::ErrorKind::Exhausted) if the disk is full. The old record stays.
     ///
     /// # Cancel safety
-    /// The record may have been written.
+    /// The record may have been written, or be written later, but never after a `put` or `remove`
+    /// that is called later.
     async fn put(&self, record: &GroupRecord) -> Result<()>;
 
     /// Reads a record.
