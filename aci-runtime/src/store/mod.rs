@@ -363,7 +363,7 @@ fn open_private(path: &Path) -> io::Result<File> {
 }
 
 fn open_database(opener: &Opener, name: &str) -> Result<Database> {
-    let open = std::panic::AssertUnwindSafe(|| opener());
+    let open = std::panic::AssertUnwindSafe(opener);
     // Some damage of the file lets redb panic instead of failing.
     let opened = std::panic::catch_unwind(open).unwrap_or_else(|_| {
         let damaged = StorageError::Corrupted("the file's structure is broken".to_owned());
