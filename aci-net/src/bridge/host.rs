@@ -1,6 +1,7 @@
 //! The acts on the kernel: making, mending and removing the objects of attachments.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::firewall::{Firewall, Nftables, Policy};
+use super::firewall::{Firewall, Nftables, Policy, PortKey};
 use super::ledger::{ATTACH, Entry};
 use super::names::Names;
 use crate::error::refused;
@@ -254,6 +255,21 @@ impl Host {
                 errno: Errno::NODEV,
                 text: None,
             })
+    }
+
+    /// Forgets connections that no longer lead where they did. A kernel that does not tell of its
+    /// connections lets them end by themselves.
+    pub(super) fn forget(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+        ports: &BTreeMap<PortKey, IpAddr>,
+    ) {
+        self.step("forget");
+        match self.firewall.as_mut().map(|f| f.forget(addresses, ports)) {
+            Some(Ok(count)) if count > 0 => tracing::debug!(count, "forgot connections"),
+            Some(Err(refusal)) => tracing::warn!(%refusal, what = refusal.what, "connections stay"),
+            _ => {}
+        }
     }
 
     /// Opens a socket in another network namespace. The thread is there for that one call only.

@@ -2,7 +2,8 @@
 //! batch: the intents of many attachments share a sync of the disk, and many detachments share one
 //! wait of the kernel.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -219,11 +220,7 @@ impl Worker {
                 .ledger
                 .entries()
                 .filter(standing)
-                .filter_map(|e| Some((e, e.attachment.addresses.first()?.addr())))
-                .flat_map(|(e, address)| {
-                    let ports = e.attachment.published.iter();
-                    ports.map(move |p| (PortKey::of(p), address))
-                })
+                .flat_map(ports)
                 .collect(),
         };
         self.host.enforce(operation, Some(&policy))
@@ -415,6 +412,10 @@ impl Worker {
             }
             return Err(error);
         }
+        if entry.phase == Phase::Intended && !entry.attachment.published.is_empty() {
+            let ports = ports(&entry).collect();
+            self.host.forget(&BTreeSet::new(), &ports);
+        }
         self.step("journal.commit");
         if entry.phase == Phase::Intended {
             self.record(vec![Record::Commit(sandbox.clone())], false)?;
@@ -474,8 +475,13 @@ impl Worker {
             self.enforce("network.detach")?;
         }
         let entries: Vec<&Entry> = known.iter().filter_map(|s| self.ledger.get(s)).collect();
+        let addresses = entries
+            .iter()
+            .flat_map(|e| e.attachment.addresses.iter().map(ipnet::IpNet::addr))
+            .collect();
         self.host
             .detach(&entries, last.then_some(&self.header.network))?;
+        self.host.forget(&addresses, &BTreeMap::new());
         self.step("journal.free");
         let until = self.rested();
         let free = known.into_iter().map(|s| Record::Free(s, until)).collect();
@@ -493,6 +499,13 @@ impl Worker {
         metrics::gauge!("aci_net_attachments").set(self.ledger.len() as f64);
         metrics::gauge!("aci_net_addresses").set(self.ledger.addresses() as f64);
     }
+}
+
+/// The published ports of an entry and the address that they lead to.
+fn ports(entry: &Entry) -> impl Iterator<Item = (PortKey, IpAddr)> {
+    let to = entry.attachment.addresses.first().map(ipnet::IpNet::addr);
+    let ports = entry.attachment.published.iter().map(PortKey::of);
+    ports.filter_map(move |port| Some((port, to?)))
 }
 
 /// How many attachments are made.

@@ -2,6 +2,7 @@
 //! objects that groups need.
 
 pub(crate) mod codec;
+pub(crate) mod conntrack;
 pub(crate) mod nft;
 pub(crate) mod route;
 pub(crate) mod socket;

@@ -217,6 +217,8 @@ pub(crate) enum Step {
     ConnectionStatus(Register),
     /// Goes on if the packet is to an address of this host.
     ToThisHost(Register),
+    /// Goes on if the sender's address is not routed over the link that the packet came in by.
+    FromElsewhere(Register),
     /// Goes on if the key is in the set.
     InSet(Register, &'static str),
     /// Goes on if the key is in the map, and loads its value.
@@ -295,6 +297,15 @@ fn write(list: Request, step: &Step) -> Request {
                 be32(d, 3, 2)
             });
             compare(list, *through, 0, &LOCAL.to_ne_bytes())
+        }
+        Step::FromElsewhere(through) => {
+            // The link of the route to the sender over that link, or none; flags: saddr, iif.
+            let list = expression(list, "fib", |d| {
+                let d = be32(d, 1, through.0);
+                let d = be32(d, 2, 1);
+                be32(d, 3, 1 | 8)
+            });
+            compare(list, *through, 0, &[0; 4])
         }
         Step::InSet(register, set) => {
             expression(list, "lookup", |d| be32(d.text(1, set), 2, register.0))

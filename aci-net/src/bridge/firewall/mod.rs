@@ -66,4 +66,12 @@ pub(super) trait Firewall: Send + fmt::Debug {
 
     /// Puts a policy in force, or nothing of ours for `None`. All at once or not at all.
     fn put(&mut self, policy: Option<&Policy>) -> Result<(), Refusal>;
+
+    /// Forgets the connections of addresses that are given up, and those to ports that lead
+    /// elsewhere from now on: a flow that goes on would otherwise never reach its new target.
+    fn forget(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+        ports: &BTreeMap<PortKey, IpAddr>,
+    ) -> Result<usize, Refusal>;
 }

@@ -3,12 +3,14 @@
 //! No rule speaks of a single group; groups are elements of sets and maps, so a packet's way is as
 //! long with 250 groups as with one. What belongs to a connection that was let through passes first.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::{Firewall, Policy, PortKey};
 use crate::netlink::codec::Request;
+use crate::netlink::conntrack;
 use crate::netlink::nft::{
     self, Element, Hook, Meta, NFPROTO_IPV4, NFPROTO_IPV6, Register, Set, Step,
 };
@@ -41,13 +43,22 @@ const KNOWN: u32 = 2 | 4;
 const DESTINATION_CHANGED: u32 = 1 << 5;
 const TCP: u8 = 6;
 
+const CHECK: &str = "check";
 const FORWARD: &str = "forward";
 const OUTPUT: &str = "output";
 const ARRIVE: &str = "arrive";
 const ARRIVE_LOCAL: &str = "arrive-local";
 const LEAVE: &str = "leave";
 
-const CHAINS: [(&str, Hook); 5] = [
+const CHAINS: [(&str, Hook); 6] = [
+    (
+        CHECK,
+        Hook {
+            kind: "filter",
+            number: 0,
+            priority: -300,
+        },
+    ),
     (
         FORWARD,
         Hook {
@@ -150,6 +161,26 @@ impl Firewall for Nftables {
         self.send(requests)?;
         self.current = policy.cloned();
         Ok(())
+    }
+
+    fn forget(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+        ports: &BTreeMap<PortKey, IpAddr>,
+    ) -> Result<usize, Refusal> {
+        conntrack::forget(&mut self.socket, |flow| {
+            let ours = |a: &IpAddr| addresses.contains(a);
+            if ours(&flow.from) || ours(&flow.to) || ours(&flow.answers) {
+                return true;
+            }
+            ports.iter().any(|(key, to)| {
+                key.protocol == flow.protocol
+                    && key.port == flow.port
+                    && (key.address == flow.to || key.address.is_unspecified())
+                    && *to != flow.answers
+                    && *to != flow.to
+            })
+        })
     }
 }
 
@@ -280,6 +311,15 @@ fn rules(policy: &Policy) -> Vec<(&'static str, Vec<Step>)> {
     let mut add = |chain: &'static str, parts: &[&[Step]]| {
         rules.push((chain, parts.concat()));
     };
+    // Groups send with their own address only. The reverse path filter of a link does the same for
+    // IPv4, unless the host has loosened it for all links.
+    add(
+        CHECK,
+        &[
+            &from_us(policy),
+            &[Step::FromElsewhere(Register::A), Step::Drop],
+        ],
+    );
     // A link of the host on which we switched forwarding on must not become a router for others.
     for uplink in &policy.uplinks {
         let came_in = [

@@ -1,7 +1,8 @@
 //! The way out and the way in, with namespaces that play the internet and a further network.
 
 use std::io::{ErrorKind as IoKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use aci_core::contract::NetworkDriver;
 use aci_core::error::ErrorKind;
@@ -100,6 +101,45 @@ async fn groups_reach_the_internet_by_the_host_s_address() {
     network.detach(&b.id).await.unwrap();
     assert!(!forwards(&lab, "up0"));
     assert_eq!(lab.everything(), before);
+}
+
+#[tokio::test]
+async fn a_flow_that_goes_on_reaches_the_port_s_new_owner() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let internet = Outside::new(&lab, "up0", HOST, NET);
+    internet.be_default(&lab, "up0", NET);
+    let network = BridgeNetwork::open(lab.options().publish_on([ip(HOST)]))
+        .await
+        .unwrap();
+    let client = within(&internet.namespace, || {
+        UdpSocket::bind((NET, 5000)).unwrap()
+    });
+    client
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    client.connect((HOST, 53)).unwrap();
+    let ask = || {
+        // An earlier datagram may have been answered by "port unreachable".
+        while client.send(b"?").is_err() {}
+        let mut buffer = [0; 8];
+        let length = client.recv(&mut buffer)?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    // Nobody has the port yet, but the kernel now knows the flow.
+    assert!(ask().is_err());
+    for word in ["one", "two"] {
+        let group = lab.group(word);
+        serve_udp(&group.namespace, 53, word);
+        let mut request = group.request();
+        request.ip_address = public(&[(53, Protocol::Udp)]);
+        network.attach(request).await.unwrap();
+        assert_eq!(ask().unwrap(), word);
+        network.detach(&group.id).await.unwrap();
+        assert!(ask().is_err());
+    }
 }
 
 #[tokio::test]
