@@ -29,7 +29,8 @@ const PROTOCOL: isize = 0;
 
 /// IPv4 settings of the host's side of a pair. Forwarding is switched on for what comes in here and
 /// nowhere else. The reverse path filter drops packets with a sender's address that is not the
-/// group's own. The host's loopback is out of reach.
+/// group's own, also where the host has loosened it for all links, because this one has no address.
+/// The host's loopback is out of reach.
 const HOST_SIDE: [(Ipv4Setting, u32); 5] = [
     (Ipv4Setting::Forwarding, 1),
     (Ipv4Setting::ReversePathFilter, 1),
@@ -382,6 +383,14 @@ impl Host {
         let (_, peer_mac) = self.names.macs(&entry.attachment.sandbox);
         let alias = self.names.alias(&entry.attachment.sandbox);
         let _ = self.socket.one(route::no_ipv6_autoconf(index));
+        if addresses(entry).any(|a| a.addr().is_ipv6()) {
+            // Linux 6.17 and later forward IPv6 by link; earlier ones only for all links, which is
+            // not ours to switch.
+            let _ = std::fs::write(
+                format!("/proc/sys/net/ipv6/conf/{}/force_forwarding", entry.link),
+                "1",
+            );
+        }
         let mut requests = vec![
             route::set_alias(index, &alias),
             route::set_ipv4(index, &HOST_SIDE),

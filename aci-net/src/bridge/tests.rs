@@ -72,34 +72,79 @@ async fn groups_the_host_and_the_gateway_reach_each_other() {
 #[tokio::test]
 async fn the_host_s_loopback_is_out_of_reach_and_senders_cannot_lie() {
     if root() {
-        honest(|lab| lab.options(), "0").await;
-        honest(|lab| lab.options().without_firewall(), "0").await;
+        honest(|lab| lab.options(), "0", false).await;
+        honest(|lab| lab.options().without_firewall(), "0", false).await;
         // Many distributions loosen the reverse path filter of all links.
-        honest(|lab| lab.options(), "2").await;
+        honest(|lab| lab.options().without_firewall(), "2", false).await;
+        honest(|lab| lab.options(), "0", true).await;
     }
 }
 
-async fn honest(options: impl Fn(&Lab) -> BridgeOptions, rp_filter: &str) {
+async fn honest(options: impl Fn(&Lab) -> BridgeOptions, rp_filter: &str, v6: bool) {
     let lab = Lab::new();
     lab::within(&lab.host, || {
         std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", rp_filter).unwrap();
     });
-    let network = BridgeNetwork::open(options(&lab)).await.unwrap();
+    let both = two_families();
+    let network = BridgeNetwork::open(options(&lab).network(both))
+        .await
+        .unwrap();
     let (a, b) = (lab.group("a"), lab.group("b"));
     let at_a = network.attach(a.request()).await.unwrap();
     let at_b = network.attach(b.request()).await.unwrap();
     lab::serve_on(&lab.host, "127.0.0.1:7071".parse().unwrap(), "loopback");
-    assert!(connect(&a.namespace, "10.88.0.1".parse().unwrap(), 7071).is_err());
+    lab::serve_on(&lab.host, "[::1]:7071".parse().unwrap(), "loopback");
+    let (gateway, which) = if v6 { ("fd00::1", 1) } else { ("10.88.0.1", 0) };
+    let gateway: IpAddr = gateway.parse().unwrap();
+    assert!(connect(&a.namespace, gateway, 7071).is_err());
     // What a group sends with its own address arrives, with another group's it does not.
-    let target = lab::listen_udp(&lab.host, "10.88.0.1:7072".parse().unwrap());
-    let own = at_a.addresses[0].addr();
-    let other = at_b.addresses[0].addr();
+    let to = std::net::SocketAddr::new(gateway, 7072);
+    let target = lab::listen_udp(&lab.host, to);
+    let own = at_a.addresses[which].addr();
+    let other = at_b.addresses[which].addr();
     lab::add_address(&a.namespace, "eth0", other);
-    lab::send_udp(&a.namespace, other, "10.88.0.1:7072", b"forged");
-    lab::send_udp(&a.namespace, own, "10.88.0.1:7072", b"honest");
+    lab::send_udp(&a.namespace, other, to, b"forged");
+    lab::send_udp(&a.namespace, own, to, b"honest");
     let mut buffer = [0; 16];
     let (length, from) = target.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..length], from.ip()), (&b"honest"[..], own));
+}
+
+#[tokio::test]
+async fn groups_reach_each_other_by_ipv6() {
+    if !root() {
+        return;
+    }
+    if !std::path::Path::new("/proc/sys/net/ipv6/conf/default/force_forwarding").exists() {
+        println!("SKIPPED: the kernel does not forward IPv6 by link (Linux 6.17)");
+        return;
+    }
+    let lab = Lab::new();
+    let network = BridgeNetwork::open(lab.options().network(two_families()))
+        .await
+        .unwrap();
+    let (a, b) = (lab.group("a"), lab.group("b"));
+    let at_a = network.attach(a.request()).await.unwrap();
+    let at_b = network.attach(b.request()).await.unwrap();
+    let six = |a: &Attachment| a.addresses[1].addr();
+    serve(&a.namespace, 80, "a");
+    let answer = connect(&b.namespace, six(&at_a), 80).unwrap();
+    assert_eq!(answer, ("a".to_owned(), six(&at_b)));
+    network.set_ready(&a.id, false).await.unwrap();
+    assert!(connect(&b.namespace, six(&at_a), 80).is_err());
+    assert!(connect(&lab.host, six(&at_a), 80).is_err());
+    network.detach(&a.id).await.unwrap();
+    network.detach(&b.id).await.unwrap();
+    lab.assert_clean();
+}
+
+/// A network with IPv4 and IPv6.
+fn two_families() -> VirtualNetwork {
+    let ranges: Vec<IpNet> = ["10.88.0.0/16", "fd00::/64"]
+        .map(|t| t.parse().unwrap())
+        .to_vec();
+    let subnet = Subnet::new("default", ranges.clone()).unwrap();
+    VirtualNetwork::new("default", ranges, vec![subnet]).unwrap()
 }
 
 #[tokio::test]

@@ -124,7 +124,12 @@ impl Worker {
             );
         }
         missing.push("dnsNameLabel gets no name, and ipAddress.fqdn stays empty: no name server is part of this driver; use the group's address".to_owned());
-        missing.push("IPv6 addresses are reached by the host only: groups do not reach each other or the internet by them".to_owned());
+        let six = "/proc/sys/net/ipv6/conf/default/force_forwarding";
+        missing.push(if std::path::Path::new(six).exists() {
+            "the internet is reached by IPv4 only; IPv6 leads to the host and to other groups".to_owned()
+        } else {
+            "IPv6 leads to the host only: groups reach each other by it on Linux 6.17 and later, which forward it by link".to_owned()
+        });
         NetworkCapability {
             name: "bridge".to_owned(),
             addresses: true,

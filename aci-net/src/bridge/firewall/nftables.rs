@@ -311,14 +311,11 @@ fn rules(policy: &Policy) -> Vec<(&'static str, Vec<Step>)> {
     let mut add = |chain: &'static str, parts: &[&[Step]]| {
         rules.push((chain, parts.concat()));
     };
-    // Groups send with their own address only. The reverse path filter of a link does the same for
-    // IPv4, unless the host has loosened it for all links.
+    // Groups send with their own address only. For IPv4 the links' reverse path filter sees to it.
+    let elsewhere = [Step::FromElsewhere(Register::A), Step::Drop];
     add(
         CHECK,
-        &[
-            &from_us(policy),
-            &[Step::FromElsewhere(Register::A), Step::Drop],
-        ],
+        &[&from_us(policy), &family(NFPROTO_IPV6), &elsewhere],
     );
     // A link of the host on which we switched forwarding on must not become a router for others.
     for uplink in &policy.uplinks {
@@ -348,6 +345,16 @@ fn rules(policy: &Policy) -> Vec<(&'static str, Vec<Step>)> {
             &[&from_us(policy), &not_to_us(policy), &[Step::Reject]],
         );
     }
+    // IPv6 addresses of groups mean nothing outside.
+    add(
+        FORWARD,
+        &[
+            &from_us(policy),
+            &not_to_us(policy),
+            &family(NFPROTO_IPV6),
+            &[Step::Reject],
+        ],
+    );
     add(OUTPUT, &[&known()]);
     // New connections to a group that is not ready.
     for chain in [FORWARD, OUTPUT] {

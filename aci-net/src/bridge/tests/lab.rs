@@ -231,7 +231,7 @@ pub(super) fn listen_udp(namespace: &OwnedFd, address: SocketAddr) -> UdpSocket 
     socket
 }
 
-pub(super) fn send_udp(namespace: &OwnedFd, from: IpAddr, to: &str, data: &[u8]) {
+pub(super) fn send_udp(namespace: &OwnedFd, from: IpAddr, to: SocketAddr, data: &[u8]) {
     within(namespace, || {
         let socket = UdpSocket::bind(SocketAddr::new(from, 0)).unwrap();
         socket.send_to(data, to).unwrap();
