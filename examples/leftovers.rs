@@ -40,18 +40,32 @@ pub fn find(marks: &[&str], directories: &[PathBuf]) -> Vec<String> {
     found
 }
 
-/// The processes in a group's network namespace, as pid and start time, so that a later process of
-/// the same number is not taken for one of them.
+/// The processes of a group, as pid and start time, so that a later process of the same number is
+/// not taken for one of them: those that bear its mark in their command line or cgroup, and all
+/// that share a namespace with one of these.
 #[must_use]
-pub fn members(agent: u32) -> BTreeMap<u32, String> {
-    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-    let Some(wanted) = namespace(agent) else {
-        return BTreeMap::new();
+pub fn members(mark: &str) -> BTreeMap<u32, String> {
+    let namespaces = |pid: u32| {
+        ["net", "uts", "ipc"].map(|kind| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok())
     };
-    processes()
-        .into_keys()
-        .filter(|pid| namespace(*pid).as_ref() == Some(&wanted))
-        .filter_map(|pid| Some((pid, start_time(pid)?)))
+    let own = namespaces(std::process::id());
+    let processes = processes();
+    let marked = processes.iter().filter(|(_, text)| text.contains(mark));
+    let inside: Vec<PathBuf> = marked
+        .flat_map(|(pid, _)| namespaces(*pid))
+        .flatten()
+        .filter(|namespace| !own.iter().flatten().any(|o| o == namespace))
+        .collect();
+    processes
+        .iter()
+        .filter(|(pid, text)| {
+            text.contains(mark)
+                || namespaces(**pid)
+                    .iter()
+                    .flatten()
+                    .any(|n| inside.contains(n))
+        })
+        .filter_map(|(pid, _)| Some((*pid, start_time(*pid)?)))
         .collect()
 }
 
@@ -77,6 +91,7 @@ fn start_time(pid: u32) -> Option<String> {
     fields.nth(18).map(str::to_owned)
 }
 
+/// Command line and cgroups of every process but this one.
 fn processes() -> BTreeMap<u32, String> {
     let mut processes = BTreeMap::new();
     let own = std::process::id();
@@ -86,7 +101,8 @@ fn processes() -> BTreeMap<u32, String> {
         };
         if pid != own {
             let command = read(entry.path().join("cmdline")).replace('\0', " ");
-            processes.insert(pid, command);
+            let cgroup = read(entry.path().join("cgroup")).replace('\n', " ");
+            processes.insert(pid, format!("{command} {cgroup}"));
         }
     }
     processes

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -49,6 +50,9 @@ pub(crate) fn launch(boot: &Boot, errors: &Path) -> io::Result<(Reply, Vec<Owned
     // No working directory, user or hook is set, so that std uses posix_spawn, which does not copy
     // the host's memory.
     let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .arg0("aci-agent")
+        // For readers of a process list; the agent itself takes everything from the socket.
+        .arg(boot.id.as_str())
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())

@@ -118,6 +118,12 @@ impl Namespaces {
             }),
         })
     }
+
+    /// Where the state of the sandboxes is kept.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.shared.directory
+    }
 }
 
 #[async_trait]

@@ -8,3 +8,4 @@ pub use engine::{
     ContainerHandle, ContainerUsage, Engine, EngineBuilder, EngineOptions, ExecOptions, Group,
     GroupUsage, LogOptions, Notice, Notices, Shutdown, Usage,
 };
+pub use store::RedbStore;

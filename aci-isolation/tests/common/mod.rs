@@ -304,25 +304,3 @@ pub async fn exec(sandbox: &dyn Sandbox, name: &str, argv: &[&str]) -> Result<(i
     let exit = process.control.wait().await?;
     Ok((exit.code, out))
 }
-
-/// A container's state now.
-pub async fn state(sandbox: &dyn Sandbox, name: &str) -> RunState {
-    let status = sandbox.status().await.unwrap();
-    status
-        .containers
-        .iter()
-        .find(|container| container.name == name)
-        .unwrap()
-        .state
-}
-
-/// Waits until a container has written a line.
-pub async fn wait_for_line(sandbox: &dyn Sandbox, name: &str, line: &str) {
-    for _ in 0..500 {
-        if log(sandbox, name).await.lines().any(|have| have == line) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("'{line}' is not in the log:\n{}", log(sandbox, name).await);
-}

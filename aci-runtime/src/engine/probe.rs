@@ -218,10 +218,13 @@ async fn request(
     }
     let request = builder.body(Empty::new()).map_err(|e| e.to_string())?;
     let exchange = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| e.to_string())?;
+        let response = sender.send_request(request).await.map_err(|e| {
+            if e.is_canceled() || e.is_incomplete_message() {
+                "the connection was closed without an answer".to_owned()
+            } else {
+                e.to_string()
+            }
+        })?;
         let status = response.status().as_u16();
         // Read a little of the body, so that the server sees a reader rather than a reset.
         let _ = Limited::new(response.into_body(), 64 * 1024)
