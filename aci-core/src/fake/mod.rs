@@ -17,6 +17,7 @@ mod handle;
 mod host;
 mod images;
 mod isolation;
+mod launch;
 mod log;
 mod network;
 mod pipes;

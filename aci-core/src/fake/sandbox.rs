@@ -12,25 +12,23 @@ use futures_util::stream;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 
-use super::container::{BASE_MEMORY, Container, Launch, Memory, Streams, launch};
-use super::files::{FileTree, Files, Mount, normal};
+use super::container::Container;
+use super::files::FileTree;
 use super::isolation::World;
 use super::lock;
-use super::log::{Follow, Log, LogWriter};
-use super::pipes::{HangUp, SharedWriter};
-use super::process::{Cause, CpuMeter, End, ProcessState, lost};
-use super::program::{FakeListener, Program};
+use super::log::{Follow, Log};
+use super::process::{Cause, End, lost};
+use super::program::FakeListener;
 use crate::contract::{
-    BoxRead, BoxWrite, ContainerSpec, ContainerStats, ContainerStatus, Duplex, ExecSpec,
-    ExitStatus, LogQuery, LogStream, NetworkStats, OutputStream, Process, ProcessControl, RunState,
-    SandboxStats, SandboxStatus, Signal, UserSpec,
+    ContainerStats, ContainerStatus, Duplex, ExitStatus, LogQuery, LogStream, NetworkStats,
+    RunState, SandboxStats, SandboxStatus, Signal,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SandboxId;
 use crate::size::Limits;
 
 /// Bytes that a pipe or a connection holds before its writer waits, as pipe(7).
-const PIPE: usize = 64 * 1024;
+pub(super) const PIPE: usize = 64 * 1024;
 
 /// A volume of a sandbox.
 #[derive(Clone, Debug)]
@@ -40,28 +38,28 @@ pub(super) struct SandboxTree {
 }
 
 /// A container by name: its latest attempt and what its attempts share.
-struct Entry {
-    current: Arc<Container>,
-    state: RunState,
-    log: Arc<Log>,
+pub(super) struct Entry {
+    pub(super) current: Arc<Container>,
+    pub(super) state: RunState,
+    pub(super) log: Arc<Log>,
 }
 
 /// What changes in a sandbox.
 #[derive(Clone, Copy, Debug)]
-struct Life {
-    generation: u64,
-    gone: bool,
+pub(super) struct Life {
+    pub(super) generation: u64,
+    pub(super) gone: bool,
 }
 
 pub(super) struct SandboxCore {
     pub(super) id: SandboxId,
     pub(super) hostname: String,
     pub(super) world: Arc<World>,
-    limits: Limits,
-    volumes: BTreeMap<String, SandboxTree>,
-    containers: Mutex<BTreeMap<String, Entry>>,
+    pub(super) limits: Limits,
+    pub(super) volumes: BTreeMap<String, SandboxTree>,
+    pub(super) containers: Mutex<BTreeMap<String, Entry>>,
     listeners: Mutex<BTreeMap<u16, mpsc::UnboundedSender<DuplexStream>>>,
-    life: watch::Sender<Life>,
+    pub(super) life: watch::Sender<Life>,
 }
 
 impl fmt::Debug for SandboxCore {
@@ -228,205 +226,6 @@ impl SandboxCore {
         fits
     }
 
-    fn program(&self, operation: &'static str, argv: &[String]) -> Result<Arc<dyn Program>> {
-        let Some(path) = argv.first() else {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                operation,
-                "no command is given, neither by the image nor by the document",
-            )
-            .exit_code(127));
-        };
-        let name = path.rsplit('/').next().unwrap_or(path);
-        self.world.program(name).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Invalid,
-                operation,
-                format!("there is no program '{path}' in the container"),
-            )
-            .exit_code(127)
-        })
-    }
-
-    fn mounts(&self, container: &ContainerSpec) -> Result<Vec<Mount>> {
-        let invalid = |message| Error::new(ErrorKind::Invalid, "sandbox.start", message);
-        let mut mounts = Vec::new();
-        for mount in &container.mounts {
-            if !mount.path.starts_with('/') || normal(&mount.path) == "/" {
-                let path = &mount.path;
-                return Err(invalid(format!(
-                    "the mount path '{path}' is not an absolute path below '/'"
-                )));
-            }
-            let Some(volume) = self.volumes.get(&mount.volume) else {
-                let name = &mount.volume;
-                return Err(invalid(format!("the sandbox has no volume '{name}'")));
-            };
-            mounts.push(Mount {
-                path: normal(&mount.path),
-                tree: volume.tree.clone(),
-                read_only: volume.read_only || mount.read_only,
-            });
-        }
-        Ok(mounts)
-    }
-
-    pub(super) fn start(self: &Arc<Self>, spec: ContainerSpec) -> Result<()> {
-        self.alive("sandbox.start")?;
-        let program = self
-            .program("sandbox.start", &spec.process.argv)
-            .map_err(|e| e.on(&spec.name))?;
-        let mounts = self.mounts(&spec).map_err(|e| e.on(&spec.name))?;
-        let user = user(&spec.process.user).map_err(|e| e.on(&spec.name))?;
-        if spec.rootfs.layers.is_empty() {
-            let message = "the root file system has no layers";
-            return Err(Error::new(ErrorKind::Invalid, "sandbox.start", message).on(&spec.name));
-        }
-        let clock = Arc::clone(&self.world.clock);
-        let now = clock.now();
-        let root = FileTree::new(None);
-        for file in &spec.files {
-            root.put(&normal(&file.path), file.content.clone());
-        }
-        let mut containers = lock(&self.containers);
-        let before = containers.get(&spec.name);
-        if before.is_some_and(|entry| entry.current.is_running()) {
-            let message = "the container runs already";
-            return Err(Error::new(ErrorKind::Conflict, "sandbox.start", message).on(&spec.name));
-        }
-        let log = before.map_or_else(Log::new, |entry| Arc::clone(&entry.log));
-        log.set_bound(spec.log_bytes);
-        let used = before.map_or(Duration::ZERO, |entry| entry.current.cpu(now));
-        let (state, killed) = ProcessState::new(self.id.clone(), spec.process.terminal);
-        let container = Arc::new(Container {
-            name: spec.name.clone(),
-            attempt: spec.attempt,
-            limits: spec.limits,
-            env: spec.process.env.clone(),
-            cwd: spec.process.cwd.clone(),
-            files: Files::new(root, spec.rootfs.upper.is_none(), mounts),
-            since: now,
-            processes: Mutex::new(vec![Arc::clone(&state)]),
-            cpu: Mutex::new(CpuMeter::new(used, now)),
-            memory: Mutex::new(Memory {
-                now: BASE_MEMORY,
-                peak: BASE_MEMORY,
-            }),
-        });
-        containers.insert(
-            spec.name.clone(),
-            Entry {
-                current: Arc::clone(&container),
-                state: RunState::Running { since: now },
-                log: Arc::clone(&log),
-            },
-        );
-        drop(containers);
-        let writer = |stream| {
-            Box::new(LogWriter {
-                log: Arc::clone(&log),
-                clock: Arc::clone(&clock),
-                stream,
-                begun: Vec::new(),
-            })
-        };
-        let terminal = spec.process.terminal.is_some();
-        let streams = Streams {
-            stdin: Box::new(tokio::io::empty()),
-            stdout: writer(OutputStream::Stdout),
-            stderr: writer(if terminal {
-                OutputStream::Stdout
-            } else {
-                OutputStream::Stderr
-            }),
-        };
-        self.life.send_modify(|life| life.generation += 1);
-        launch(
-            self,
-            &container,
-            Launch {
-                program,
-                spec: &spec.process,
-                user,
-                streams,
-                state,
-                killed,
-                main: true,
-            },
-        );
-        // It may have died while its container was made.
-        if self.is_gone() {
-            self.die();
-            return Err(lost("sandbox.start", &self.id));
-        }
-        Ok(())
-    }
-
-    pub(super) fn exec(self: &Arc<Self>, name: &str, exec: &ExecSpec) -> Result<Process> {
-        self.alive("sandbox.exec")?;
-        let container = lock(&self.containers)
-            .get(name)
-            .map(|entry| Arc::clone(&entry.current))
-            .filter(|container| container.is_running())
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NotFound,
-                    "sandbox.exec",
-                    "no such container runs",
-                )
-                .on(name)
-            })?;
-        let program = self
-            .program("sandbox.exec", &exec.process.argv)
-            .map_err(|e| e.on(name))?;
-        let user = user(&exec.process.user).map_err(|e| e.on(name))?;
-        let (state, killed) = ProcessState::new(self.id.clone(), exec.process.terminal);
-        let (out, stdout) = tokio::io::duplex(PIPE);
-        let (input, stdin) = tokio::io::duplex(PIPE);
-        let mut process = Process {
-            stdin: exec.stdin.then(|| Box::new(input) as BoxWrite),
-            stdout: Box::new(out),
-            stderr: None,
-            control: Arc::clone(&state) as Arc<dyn ProcessControl>,
-        };
-        let (stdout, stderr): (BoxWrite, BoxWrite) = if exec.process.terminal.is_some() {
-            process.stdout = Box::new(HangUp {
-                reader: process.stdout,
-                process: Arc::clone(&state),
-            });
-            let terminal = SharedWriter::new(stdout);
-            (Box::new(terminal.clone()), Box::new(terminal))
-        } else {
-            let (err, stderr) = tokio::io::duplex(PIPE);
-            process.stderr = Some(Box::new(err));
-            (Box::new(stdout), Box::new(stderr))
-        };
-        let stdin: BoxRead = if exec.stdin {
-            Box::new(stdin)
-        } else {
-            Box::new(tokio::io::empty())
-        };
-        container.add(Arc::clone(&state));
-        launch(
-            self,
-            &container,
-            Launch {
-                program,
-                spec: &exec.process,
-                user,
-                streams: Streams {
-                    stdin,
-                    stdout,
-                    stderr,
-                },
-                state,
-                killed,
-                main: false,
-            },
-        );
-        Ok(process)
-    }
-
     pub(super) async fn dial(
         &self,
         address: SocketAddr,
@@ -511,32 +310,4 @@ fn silent(address: IpAddr) -> bool {
         IpAddr::V4(v4) => v4.is_documentation(),
         IpAddr::V6(_) => false,
     }
-}
-
-/// Names a user as `id` would; a simulated image knows `root`, `nobody` and numbers.
-fn user(spec: &UserSpec) -> Result<String> {
-    let image = spec.image.as_deref().unwrap_or("0");
-    let (name, group) = match image.split_once(':') {
-        Some((name, group)) => (name, Some(group)),
-        None => (image, None),
-    };
-    let number = |name: &str| match name {
-        "" | "root" => Ok(0),
-        "nobody" | "nogroup" => Ok(65534),
-        name => name.parse::<u32>().map_err(|_| {
-            let message = format!("the image has no user or group '{name}'");
-            Error::new(ErrorKind::Invalid, "sandbox.start", message)
-        }),
-    };
-    let uid = match spec.uid {
-        Some(uid) => uid,
-        None => number(name)?,
-    };
-    let gid = match (spec.gid, group) {
-        (Some(gid), _) => gid,
-        (None, Some(group)) => number(group)?,
-        (None, None) if uid == 65534 => uid,
-        (None, None) => 0,
-    };
-    Ok(format!("{uid}:{gid}"))
 }

@@ -9,6 +9,7 @@ pub mod crash;
 pub mod exec;
 pub mod logs;
 pub mod process;
+pub mod resources;
 pub mod sandbox;
 pub mod volumes;
 
@@ -57,6 +58,7 @@ pub trait IsolationHarness: Send + Sync {
 pub async fn all(harness: &dyn IsolationHarness) {
     sandbox::all(harness).await;
     process::all(harness).await;
+    resources::all(harness).await;
     exec::all(harness).await;
     logs::all(harness).await;
     volumes::all(harness).await;
