@@ -1,4 +1,4 @@
-//! The engine that runs container groups.
+#![doc = include_str!("../../README.md")]
 #![forbid(unsafe_code)]
 
 mod engine;
