@@ -191,7 +191,12 @@ impl EndOnDrop {
             lock(&self.container.cpu).stop(&*self.sandbox.world.clock);
             lock(&self.container.memory).now = 0;
         }
-        if self.state.ended(End::Status(status)) && self.main {
+        let first = self.state.ended(End::Status(status));
+        if self.main {
+            // Once more, for a process that joined in this moment.
+            self.container.kill(Cause::Signal(Signal::KILL));
+        }
+        if first && self.main {
             self.sandbox.exited(&self.container, status);
         }
     }

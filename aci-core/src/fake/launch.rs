@@ -8,12 +8,12 @@ use super::files::{FileTree, Files, Mount, normal};
 use super::lock;
 use super::log::{Log, LogWriter};
 use super::pipes::{HangUp, SharedWriter};
-use super::process::{CpuMeter, ProcessState, lost};
+use super::process::{Cause, CpuMeter, ProcessState, lost};
 use super::program::Program;
 use super::sandbox::{Entry, PIPE, SandboxCore};
 use crate::contract::{
     BoxRead, BoxWrite, ContainerSpec, ExecSpec, OutputStream, Process, ProcessControl, RunState,
-    UserSpec,
+    Signal, UserSpec,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -209,11 +209,19 @@ impl SandboxCore {
                     stdout,
                     stderr,
                 },
-                state,
+                state: Arc::clone(&state),
                 killed,
                 main: false,
             },
         );
+        // The container or the sandbox may have ended while the process was made.
+        if !container.is_running() {
+            state.kill(Cause::Signal(Signal::KILL));
+        }
+        if self.is_gone() {
+            self.die();
+            return Err(lost("sandbox.exec", &self.id));
+        }
         Ok(process)
     }
 }
