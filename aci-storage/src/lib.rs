@@ -6,6 +6,7 @@ mod host;
 mod image;
 pub mod layer;
 mod tree;
+mod turns;
 mod volume;
 
 pub use host::HostImage;

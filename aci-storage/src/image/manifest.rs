@@ -166,7 +166,8 @@ impl Document {
 impl Index {
     /// The one for a platform.
     pub(crate) fn select(&self, platform: &Platform) -> Result<&Descriptor> {
-        let mut candidates = self.manifests.iter().filter(|d| is_manifest(&d.media_type));
+        let readable = |d: &&Descriptor| is_manifest(&d.media_type) || is_index(&d.media_type);
+        let mut candidates = self.manifests.iter().filter(readable);
         let fits = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| platform.runs(p));
         if let Some(found) = candidates.clone().find(fits) {
             return Ok(found);

@@ -23,6 +23,7 @@ use super::trees::{Trees, lock};
 use crate::fail::{self, blocking};
 use crate::layer::{Form, UnpackLimits};
 use crate::tree::{Graveyard, make_private_dir};
+use crate::turns::Turns;
 
 /// How a store behaves.
 #[non_exhaustive]
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     pub(super) trees: Trees,
     pub(super) graves: Graveyard,
     pub(super) state: Mutex<State>,
+    roots: Turns<RootFsKey>,
     /// Held for its lock; the last field, so that it goes last.
     _lock: File,
 }
@@ -140,6 +142,7 @@ impl OciImages {
                     pins: HashMap::new(),
                     records: HashMap::new(),
                 }),
+                roots: Turns::new(),
                 _lock: lock,
             }),
         })
@@ -498,13 +501,23 @@ impl ImageStore for OciImages {
     #[tracing::instrument(name = "images.prepare", skip_all, fields(sandbox = %key.sandbox, container = %key.container))]
     async fn prepare(&self, digest: &str, key: &RootFsKey) -> Result<RootFs> {
         let (inner, digest, key) = (Arc::clone(&self.inner), digest.to_owned(), key.clone());
-        blocking("images.prepare", move || inner.prepare(&digest, &key)).await
+        let turn = inner.roots.take(key.clone()).await;
+        blocking("images.prepare", move || {
+            let _turn = turn;
+            inner.prepare(&digest, &key)
+        })
+        .await
     }
 
     #[tracing::instrument(name = "images.release", skip_all, fields(sandbox = %key.sandbox, container = %key.container))]
     async fn release(&self, key: &RootFsKey) -> Result<()> {
         let (inner, key) = (Arc::clone(&self.inner), key.clone());
-        blocking("images.release", move || inner.release(&key)).await
+        let turn = inner.roots.take(key.clone()).await;
+        blocking("images.release", move || {
+            let _turn = turn;
+            inner.release(&key)
+        })
+        .await
     }
 
     async fn prepared(&self) -> Result<Vec<RootFsKey>> {

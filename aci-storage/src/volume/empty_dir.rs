@@ -16,6 +16,7 @@ use rustix::fs::RenameFlags;
 use super::check_component;
 use crate::fail::{self, blocking};
 use crate::tree::{Graveyard, make_private_dir};
+use crate::turns::Turns;
 
 /// Provides `emptyDir` volumes.
 ///
@@ -37,6 +38,7 @@ pub struct EmptyDirs {
 struct Inner {
     volumes: PathBuf,
     graves: Graveyard,
+    turns: Turns<(SandboxId, String)>,
 }
 
 impl EmptyDirs {
@@ -57,7 +59,11 @@ impl EmptyDirs {
         let graves = Graveyard::open(&base.join("trash"))?;
         graves.empty()?;
         Ok(Self {
-            inner: Arc::new(Inner { volumes, graves }),
+            inner: Arc::new(Inner {
+                volumes,
+                graves,
+                turns: Turns::new(),
+            }),
         })
     }
 }
@@ -163,7 +169,12 @@ impl VolumeDriver for EmptyDirs {
             return Ok(VolumeSource::Memory { size });
         }
         let inner = Arc::clone(&self.inner);
+        let turn = inner
+            .turns
+            .take((sandbox.clone(), volume.name.clone()))
+            .await;
         blocking("volumes.provide", move || {
+            let _turn = turn;
             inner
                 .provide(&sandbox, &volume.name)
                 .map(VolumeSource::Directory)
@@ -175,7 +186,12 @@ impl VolumeDriver for EmptyDirs {
     async fn release(&self, sandbox: &SandboxId, name: &str) -> Result<()> {
         check_component("volumes.release", "a volume", name)?;
         let (inner, sandbox, name) = (Arc::clone(&self.inner), sandbox.clone(), name.to_owned());
-        blocking("volumes.release", move || inner.release(&sandbox, &name)).await
+        let turn = inner.turns.take((sandbox.clone(), name.clone())).await;
+        blocking("volumes.release", move || {
+            let _turn = turn;
+            inner.release(&sandbox, &name)
+        })
+        .await
     }
 
     async fn list(&self) -> Result<Vec<ProvidedVolume>> {
