@@ -6,9 +6,9 @@
 //! own, where its path is short, and is emptied there.
 
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use aci_core::error::Result;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
@@ -19,9 +19,15 @@ use crate::fail;
 /// A directory of our own on the same file system as what is to be deleted.
 #[derive(Debug)]
 pub(crate) struct Graveyard {
+    path: PathBuf,
+}
+
+/// What is to be deleted, away from its place.
+#[derive(Debug)]
+#[must_use = "it stays on disk until it is emptied or the store is opened anew"]
+pub(crate) struct Grave {
     fd: OwnedFd,
     path: PathBuf,
-    sweeping: Mutex<()>,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -33,12 +39,8 @@ impl Graveyard {
     /// Opens the directory, making it if it is not there.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         make_private_dir(path)?;
-        let fd = rustix::fs::open(path, DIRECTORY, Mode::empty())
-            .map_err(|e| fail::io("tree.remove", "open the directory", path, e))?;
         Ok(Self {
-            fd,
             path: path.to_owned(),
-            sweeping: Mutex::new(()),
         })
     }
 
@@ -47,34 +49,69 @@ impl Graveyard {
         self.path.join(uuid::Uuid::new_v4().simple().to_string())
     }
 
-    /// Takes a tree away from its place, at once and as a whole. `false` if it is not there.
-    pub(crate) fn bury(&self, victim: &Path) -> Result<bool> {
-        let name = uuid::Uuid::new_v4().simple().to_string();
-        match rustix::fs::renameat(rustix::fs::CWD, victim, &self.fd, &name) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(Errno::ACCESS) => {
-                // Moving a directory changes its `..`, so its owner's write bit is needed.
-                open_up(rustix::fs::CWD, victim);
-                rustix::fs::renameat(rustix::fs::CWD, victim, &self.fd, &name)
-                    .map(|()| true)
-                    .map_err(|e| fail::io("tree.remove", "remove it", victim, e))
-            }
+    /// An empty grave.
+    pub(crate) fn dig(&self) -> Result<Grave> {
+        let path = self.place();
+        make_private_dir(&path)?;
+        Grave::open(path)
+    }
+
+    /// Takes a tree away from its place, at once and as a whole. `None` if it is not there.
+    pub(crate) fn bury(&self, victim: &Path) -> Result<Option<Grave>> {
+        let grave = self.dig()?;
+        match grave.bury_at(rustix::fs::CWD, victim) {
+            Ok(()) => Ok(Some(grave)),
+            Err(Errno::NOENT) => grave.empty().map(|()| None),
             Err(e) => Err(fail::io("tree.remove", "remove it", victim, e)),
         }
     }
 
-    /// Takes an entry of an open directory away.
-    pub(crate) fn bury_at(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-        let to = uuid::Uuid::new_v4().simple().to_string();
-        rustix::fs::renameat(parent, name, &self.fd, &to)
+    /// Deletes everything that an earlier program buried.
+    pub(crate) fn empty(&self) -> Result<()> {
+        let failed = |e: io::Error| fail::io("tree.remove", "remove it", &self.path, e);
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            open_up(rustix::fs::CWD, &path);
+            if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+                Grave::open(path)?.empty()?;
+            } else {
+                std::fs::remove_file(&path).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Grave {
+    fn open(path: PathBuf) -> Result<Self> {
+        let fd = rustix::fs::open(&path, DIRECTORY, Mode::empty())
+            .map_err(|e| fail::io("tree.remove", "open the directory", &path, e))?;
+        Ok(Self { fd, path })
     }
 
-    /// Deletes everything that was buried.
-    pub(crate) fn empty(&self) -> Result<()> {
-        let _one = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes an entry of an open directory away.
+    pub(crate) fn bury_at<P: rustix::path::Arg + Copy>(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: P,
+    ) -> Result<(), Errno> {
+        let to = uuid::Uuid::new_v4().simple().to_string();
+        match rustix::fs::renameat(parent, name, &self.fd, &to) {
+            Err(Errno::ACCESS) => {
+                // Moving a directory changes its `..`, so its owner's write bit is needed.
+                open_up(parent, name);
+                rustix::fs::renameat(parent, name, &self.fd, &to)
+            }
+            other => other,
+        }
+    }
+
+    /// Deletes everything that was buried in it, and itself.
+    pub(crate) fn empty(self) -> Result<()> {
         self.sweep()
-            .map_err(|(name, e)| fail::io("tree.remove", "remove it", &self.path.join(name), e))
+            .map_err(|(name, e)| fail::io("tree.remove", "remove it", &self.path.join(name), e))?;
+        std::fs::remove_dir(&self.path)
+            .map_err(|e| fail::io("tree.remove", "remove it", &self.path, e))
     }
 
     fn sweep(&self) -> Result<(), (String, Errno)> {
@@ -90,7 +127,7 @@ impl Graveyard {
                 }
                 found = true;
                 let named = |e| (name.to_string_lossy().into_owned(), e);
-                if self.unlink(self.fd.as_fd(), name).map_err(named)? {
+                if unlink(self.fd.as_fd(), name).map_err(named)? {
                     continue;
                 }
                 self.hollow(name).map_err(named)?;
@@ -106,35 +143,32 @@ impl Graveyard {
         }
     }
 
-    /// Removes what is no directory or an empty one; `false` if it is a directory with entries.
-    fn unlink(&self, parent: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
-        match gone(rustix::fs::unlinkat(parent, name, AtFlags::empty())) {
-            Ok(()) => return Ok(true),
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(e) => return Err(e),
-        }
-        match gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ACCESS) => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Empties one directory of the graveyard; directories in it that are not empty move up.
+    /// Empties one directory of the grave; directories in it that are not empty move up.
     fn hollow(&self, name: &CStr) -> Result<(), Errno> {
         open_up(self.fd.as_fd(), name);
         let dir = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())?;
         for entry in Dir::read_from(&dir)? {
             let entry = entry?;
             let inner = entry.file_name();
-            if is_dots(inner) || self.unlink(dir.as_fd(), inner)? {
-                continue;
+            if !is_dots(inner) && !unlink(dir.as_fd(), inner)? {
+                self.bury_at(dir.as_fd(), inner)?;
             }
-            open_up(dir.as_fd(), inner);
-            let to = uuid::Uuid::new_v4().simple().to_string();
-            rustix::fs::renameat(&dir, inner, &self.fd, &to)?;
         }
         Ok(())
+    }
+}
+
+/// Removes what is no directory or an empty one; `false` if it is a directory with entries.
+fn unlink(parent: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
+    match gone(rustix::fs::unlinkat(parent, name, AtFlags::empty())) {
+        Ok(()) => return Ok(true),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(e) => return Err(e),
+    }
+    match gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ACCESS) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -170,7 +204,7 @@ pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
             .map_err(|e| fail::io("storage.open", "make the directory", parent, e))?;
     }
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map_err(|e| fail::io("storage.open", "make the directory", path, e)),
     }
 }
@@ -199,12 +233,18 @@ mod tests {
         std::fs::create_dir_all(shut.join("inner/deep")).unwrap();
         std::fs::write(shut.join("inner/file"), "x").unwrap();
         for dir in [shut.join("inner"), shut.clone()] {
-            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o000)).unwrap();
         }
         let graveyard = Graveyard::open(&base.path().join("graveyard")).unwrap();
-        assert!(graveyard.bury(&victim).unwrap());
-        assert!(!graveyard.bury(&victim).unwrap());
-        graveyard.empty().unwrap();
+        let grave = graveyard.bury(&victim).unwrap().unwrap();
+        assert!(graveyard.bury(&victim).unwrap().is_none());
+        if rustix::process::getpid().as_raw_nonzero().get() % 2 == 0 {
+            grave.empty().unwrap();
+        } else {
+            // As if the program had died here.
+            drop(grave);
+            graveyard.empty().unwrap();
+        }
         assert!(!victim.exists());
         assert_eq!(std::fs::read_dir(&graveyard.path).unwrap().count(), 0);
         assert!(outside.join("kept").exists());

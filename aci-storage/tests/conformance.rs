@@ -119,3 +119,8 @@ async fn secrets() {
     })
     .await;
 }
+
+#[test]
+fn again_as_an_ordinary_user() {
+    common::again_as_an_ordinary_user("again_as_an_ordinary_user");
+}

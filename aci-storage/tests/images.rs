@@ -311,7 +311,7 @@ async fn wrong_bytes_are_refused_before_anything_is_set() {
         spoilt(ErrorKind::Corrupt, "", |l| {
             let blob = l.blob(LAYER, &one());
             let config = l.config(architecture(), &[Digest::of(&one())]);
-            let manifest = l.manifest(config.clone(), &[blob.clone()]);
+            let manifest = l.manifest(config.clone(), std::slice::from_ref(&blob));
             l.add(manifest, None);
             change(&path(l, &blob));
         })
@@ -463,4 +463,9 @@ async fn a_layout_cannot_lead_out_of_its_directory() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn again_as_an_ordinary_user() {
+    common::again_as_an_ordinary_user("again_as_an_ordinary_user");
 }

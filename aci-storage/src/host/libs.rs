@@ -189,7 +189,7 @@ fn run_paths(objects: &[Object], at: usize) -> Vec<(PathBuf, PathBuf)> {
 }
 
 fn expand(list: &[u8], place: &Place, into: &mut Vec<(PathBuf, PathBuf)>) {
-    let dir = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
+    let dir = |path: &Path| path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     // A program's $ORIGIN is where it really is, not where a link to it is.
     let real = fs::canonicalize(&place.host).unwrap_or_else(|_| place.host.clone());
     for part in list.split(|b| *b == b':').filter(|p| !p.is_empty()) {
@@ -294,7 +294,10 @@ fn read_conf(path: &Path, into: &mut Vec<PathBuf>, depth: usize) {
 
 /// Files that a pattern with one `*` in its last part names, sorted.
 fn matching(pattern: &Path, from: &Path) -> Vec<PathBuf> {
-    let pattern = from.parent().unwrap_or(Path::new("/")).join(pattern);
+    let pattern = from
+        .parent()
+        .unwrap_or_else(|| Path::new("/"))
+        .join(pattern);
     let name = pattern.file_name().unwrap_or_default().to_string_lossy();
     let Some((start, end)) = name.split_once('*') else {
         return vec![pattern];

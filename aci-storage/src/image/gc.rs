@@ -117,6 +117,7 @@ impl Inner {
 
     pub(super) fn collect_garbage(&self) -> Result<Freed> {
         let mut freed = Freed::default();
+        let mut graves = Vec::new();
         {
             // With the state locked nothing can be pinned or referenced meanwhile; trees are only
             // renamed here and deleted below.
@@ -145,12 +146,14 @@ impl Inner {
             }
             for diff_id in self.trees.list()? {
                 if !live.contains(&diff_id) {
-                    self.trees.remove(&diff_id, &self.graves)?;
+                    graves.extend(self.trees.remove(&diff_id, &self.graves)?);
                     freed.layers += 1;
                 }
             }
         }
-        self.graves.empty()?;
+        for grave in graves {
+            grave.empty()?;
+        }
         metrics::counter!("aci_storage_collected_bytes_total").increment(freed.blob_bytes);
         tracing::debug!(?freed, "collected");
         Ok(freed)

@@ -398,7 +398,7 @@ mod tests {
         ) -> String {
             // A first part with a dot would be taken for a registry.
             let dotted = parts.len() > 1 && parts[0].contains('.');
-            let registry = registry.or(dotted.then(|| "docker.io".to_owned()));
+            let registry = registry.or_else(|| dotted.then(|| "docker.io".to_owned()));
             let mut text = registry.map(|r| r + "/").unwrap_or_default() + &parts.join("/");
             if let Some(tag) = tag { text += &format!(":{tag}"); }
             if let Some(seed) = digest { text += &format!("@{}", Digest::of(&seed)); }

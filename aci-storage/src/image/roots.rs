@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use super::digest::Digest;
 use super::store::{Inner, not_accessible};
 use super::trees::lock;
 use crate::fail;
-use crate::tree::make_private_dir;
+use crate::tree::Grave;
 
 /// Names the image in a root file system's directory.
 const IMAGE: &str = "image";
@@ -56,22 +57,10 @@ impl Inner {
         let Some(top) = layers.first().map(|top| self.trees.tree(top)) else {
             return Err(not_accessible("images.prepare", &digest.to_string()));
         };
-        let failed = |e: std::io::Error| fail::io("images.prepare", "make it", &place, e);
-        let draft = self.tmp.join(uuid::Uuid::new_v4().simple().to_string());
-        make_private_dir(&draft)?;
-        let make = || {
-            fs::write(draft.join(IMAGE), digest.to_string())?;
-            fs::create_dir(draft.join("work"))?;
-            make_upper(&draft.join("upper"), &top)?;
-            if let Some(sandbox) = place.parent() {
-                fs::create_dir_all(sandbox)?;
-            }
-            Ok(())
-        };
-        make().map_err(failed)?;
-        self.graves.bury(&place)?;
-        fs::rename(&draft, &place).map_err(failed)?;
-        self.graves.empty()?;
+        let before = self.graves.bury(&place)?;
+        self.make_root(&place, &digest, &top)
+            .map_err(|e| fail::io("images.prepare", "make it", &place, e))?;
+        before.map_or(Ok(()), Grave::empty)?;
         metrics::counter!("aci_storage_roots_prepared_total").increment(1);
         Ok(RootFs {
             layers: layers
@@ -82,17 +71,36 @@ impl Inner {
         })
     }
 
+    /// Makes the directories of a root file system, all at once.
+    fn make_root(&self, place: &Path, image: &Digest, top: &Path) -> io::Result<()> {
+        let draft = self.graves.place();
+        fs::create_dir(&draft)?;
+        fs::write(draft.join(IMAGE), image.to_string())?;
+        fs::create_dir(draft.join("work"))?;
+        make_upper(&draft.join("upper"), top)?;
+        loop {
+            if let Some(sandbox) = place.parent() {
+                fs::create_dir_all(sandbox)?;
+            }
+            match fs::rename(&draft, place) {
+                // The release of the sandbox's only other one took the directory away.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && draft.exists() => {}
+                other => return other,
+            }
+        }
+    }
+
     pub(super) fn release(&self, key: &RootFsKey) -> Result<()> {
         let place = self.root(key)?;
         let image = image_of(&place);
-        if !self.graves.bury(&place)? {
+        let Some(grave) = self.graves.bury(&place)? else {
             return Ok(());
-        }
+        };
         if let Some(sandbox) = place.parent() {
             // Fails as long as the sandbox has others.
             let _ = fs::remove_dir(sandbox);
         }
-        self.graves.empty()?;
+        grave.empty()?;
         metrics::counter!("aci_storage_roots_released_total").increment(1);
         let forgotten =
             image.is_some_and(|digest| lock(&self.state).references.by_digest(&digest).is_none());
@@ -130,7 +138,7 @@ impl Inner {
             let failed = |e| fail::io("images.prepared", "list it", path, e);
             let entries = match fs::read_dir(path) {
                 Ok(entries) => entries,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 Err(e) => return Err(failed(e)),
             };
             entries
@@ -170,7 +178,7 @@ fn stack(diff_ids: &[Digest]) -> Vec<Digest> {
 }
 
 /// The directory for writes; mode and owner of the merged `/` are those of this one.
-fn make_upper(upper: &Path, top: &Path) -> std::io::Result<()> {
+fn make_upper(upper: &Path, top: &Path) -> io::Result<()> {
     let like = fs::metadata(top)?;
     fs::create_dir(upper)?;
     fs::set_permissions(upper, fs::Permissions::from_mode(like.mode() & 0o7777))?;

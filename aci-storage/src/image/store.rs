@@ -58,7 +58,6 @@ pub struct OciImages {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(super) dir: PathBuf,
-    pub(super) tmp: PathBuf,
     pub(super) options: OciImagesOptions,
     pub(super) blobs: Blobs,
     pub(super) trees: Trees,
@@ -119,7 +118,8 @@ impl OciImages {
         check_version(&dir)?;
         let graves = Graveyard::open(&dir.join("trash"))?;
         let tmp = dir.join("tmp");
-        graves.bury(&tmp)?;
+        // Deleted below, with what else is left.
+        let _ = graves.bury(&tmp)?;
         make_private_dir(&tmp)?;
         make_private_dir(&dir.join("rootfs"))?;
         let form =
@@ -132,7 +132,6 @@ impl OciImages {
         Ok(Self {
             inner: Arc::new(Inner {
                 dir,
-                tmp,
                 options,
                 blobs,
                 trees,

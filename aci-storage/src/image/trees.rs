@@ -13,7 +13,7 @@ use super::content::Blobs;
 use super::digest::Digest;
 use crate::fail;
 use crate::layer::{Form, UnpackLimits, Unpacked, unpack};
-use crate::tree::{Graveyard, make_private_dir};
+use crate::tree::{Grave, Graveyard, make_private_dir};
 
 /// The unpacked layers of a store, for one form of writing them.
 #[derive(Debug)]
@@ -60,7 +60,8 @@ impl Trees {
                     .is_none_or(|note| note.boot != trees.boot)
             {
                 tracing::warn!(%digest, "unpacked again when needed: the machine stopped before it was flushed");
-                graves.bury(&tree)?;
+                // Deleted with what an earlier program left.
+                let _ = graves.bury(&tree)?;
             }
         }
         Ok(trees)
@@ -96,8 +97,8 @@ impl Trees {
     }
 
     /// Takes a tree away.
-    pub(crate) fn remove(&self, diff_id: &Digest, graves: &Graveyard) -> Result<()> {
-        graves.bury(&self.place(diff_id)).map(drop)
+    pub(crate) fn remove(&self, diff_id: &Digest, graves: &Graveyard) -> Result<Option<Grave>> {
+        graves.bury(&self.place(diff_id))
     }
 
     /// Has a layer unpacked; `true` if it was not before. Calls for one layer wait for each other.
@@ -176,9 +177,9 @@ impl Trees {
         let flush = move || {
             let dirs: Vec<_> = places.iter().filter_map(|p| File::open(p).ok()).collect();
             // All trees are on one file system.
-            if !dirs
+            if dirs
                 .first()
-                .is_some_and(|dir| rustix::fs::syncfs(dir).is_ok())
+                .is_none_or(|dir| rustix::fs::syncfs(dir).is_err())
             {
                 return;
             }

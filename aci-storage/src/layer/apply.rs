@@ -15,7 +15,7 @@ use super::fault::{Fault, shown};
 use super::limits::UnpackLimits;
 use super::parents::{self, DIRECTORY, Maker, components};
 use super::tar::{Entry, Kind};
-use crate::tree::Graveyard;
+use crate::tree::{Grave, Graveyard};
 
 pub(super) const OPAQUE_TRUSTED: &str = "trusted.overlay.opaque";
 const OPAQUE_USER: &str = "user.overlay.opaque";
@@ -48,7 +48,7 @@ struct Later {
 
 pub(super) struct Applier<'a> {
     root: OwnedFd,
-    graveyard: Graveyard,
+    grave: Grave,
     form: Form,
     limits: &'a UnpackLimits,
     /// By inode number. Removing a directory and making another may reuse a number; making one
@@ -68,12 +68,14 @@ impl<'a> Applier<'a> {
     ) -> Result<Self, Fault> {
         let root = rustix::fs::open(dir, DIRECTORY, Mode::empty())
             .map_err(|e| Fault::Write(format!("open {}", dir.display()), e.into()))?;
-        let graveyard = Graveyard::open(scratch).map_err(|e| {
-            Fault::Write("use the scratch directory".into(), std::io::Error::other(e))
-        })?;
+        let grave = Graveyard::open(scratch)
+            .and_then(|yard| yard.dig())
+            .map_err(|e| {
+                Fault::Write("use the scratch directory".into(), std::io::Error::other(e))
+            })?;
         let mut applier = Self {
             root,
-            graveyard,
+            grave,
             form,
             limits,
             later: HashMap::new(),
@@ -137,7 +139,7 @@ impl<'a> Applier<'a> {
             rustix::fs::fchmod(&dir, Mode::from_raw_mode(later.mode)).map_err(failed)?;
             rustix::fs::futimens(&dir, &times(later.mtime)).map_err(failed)?;
         }
-        self.graveyard.empty().map_err(|e| {
+        self.grave.empty().map_err(|e| {
             Fault::Write("remove replaced entries".into(), std::io::Error::other(e))
         })?;
         Ok(self.done)
@@ -369,7 +371,7 @@ impl<'a> Applier<'a> {
         match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
             Ok(()) => Ok(()),
             Err(Errno::ISDIR | Errno::PERM) => self
-                .graveyard
+                .grave
                 .bury_at(parent, name)
                 .map_err(|e| write(&entry.path, "replace", e)),
             Err(e) => Err(write(&entry.path, "replace", e)),

@@ -12,6 +12,7 @@ use aci_core::id::SandboxId;
 use aci_core::model::Volume;
 use async_trait::async_trait;
 use rustix::fs::RenameFlags;
+use rustix::io::Errno;
 
 use super::check_component;
 use crate::fail::{self, blocking};
@@ -72,9 +73,6 @@ impl Inner {
     fn provide(&self, sandbox: &SandboxId, name: &str) -> Result<PathBuf> {
         let path = self.volumes.join(sandbox.as_str()).join(name);
         let failed = |e| fail::io("volumes.provide", "make it", &path, e);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(failed)?;
-        }
         if path.exists() {
             return Ok(path);
         }
@@ -84,28 +82,36 @@ impl Inner {
         fs::create_dir(&draft).map_err(failed)?;
         fs::set_permissions(&draft, fs::Permissions::from_mode(0o777)).map_err(failed)?;
         let here = rustix::fs::CWD;
-        match rustix::fs::renameat_with(here, &draft, here, &path, RenameFlags::NOREPLACE) {
-            Ok(()) => {
-                metrics::counter!("aci_storage_volumes_provided_total").increment(1);
-                Ok(path)
+        loop {
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(failed)?;
             }
-            // A call at the same time was faster.
-            Err(rustix::io::Errno::EXIST) => {
-                let _ = fs::remove_dir(&draft);
-                Ok(path)
+            match rustix::fs::renameat_with(here, &draft, here, &path, RenameFlags::NOREPLACE) {
+                Ok(()) => break,
+                // Another program was faster.
+                Err(Errno::EXIST) => {
+                    fs::remove_dir(&draft).map_err(failed)?;
+                    return Ok(path);
+                }
+                // The release of the sandbox's only other volume took the directory away.
+                Err(Errno::NOENT) if draft.exists() => {}
+                Err(e) => return Err(failed(e.into())),
             }
-            Err(e) => Err(failed(e.into())),
         }
+        metrics::counter!("aci_storage_volumes_provided_total").increment(1);
+        Ok(path)
     }
 
     fn release(&self, sandbox: &SandboxId, name: &str) -> Result<()> {
         let parent = self.volumes.join(sandbox.as_str());
-        if self.graves.bury(&parent.join(name))? {
-            metrics::counter!("aci_storage_volumes_released_total").increment(1);
-        }
+        let grave = self.graves.bury(&parent.join(name))?;
         // Fails as long as the sandbox has others, or if it has none at all.
         let _ = fs::remove_dir(&parent);
-        self.graves.empty()
+        if let Some(grave) = grave {
+            grave.empty()?;
+            metrics::counter!("aci_storage_volumes_released_total").increment(1);
+        }
+        Ok(())
     }
 
     fn list(&self) -> Result<Vec<ProvidedVolume>> {
@@ -231,7 +237,7 @@ mod tests {
         assert_eq!(mode & 0o7777, 0o777);
         fs::create_dir_all(path.join("a/b")).unwrap();
         fs::write(path.join("a/b/file"), "x").unwrap();
-        fs::set_permissions(path.join("a/b"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path.join("a/b"), fs::Permissions::from_mode(0o000)).unwrap();
 
         drop(driver);
         let driver = EmptyDirs::open(base.path().join("v")).unwrap();

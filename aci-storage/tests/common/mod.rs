@@ -179,3 +179,39 @@ pub fn layer_dirs(root: &RootFs) -> Vec<PathBuf> {
         })
         .collect()
 }
+
+/// Runs all tests of this program again as the user nobody, but for `but`; only root can do that.
+pub fn again_as_an_ordinary_user(but: &str) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: this is an ordinary user already");
+        return;
+    }
+    // Where nobody can reach and run it.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(
+        dir.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let program = dir.path().join("tests");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(&program)
+        .args(["--skip", but, "--test-threads=2"])
+        .current_dir("/")
+        .env("HOME", "/")
+        .env_remove("NEXTEST")
+        .output();
+    let Ok(output) = output else {
+        eprintln!("SKIPPED: there is no setpriv");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(!said.contains("running 0 tests"));
+}

@@ -123,11 +123,10 @@ impl Model {
                 let found = self.resolve(above, false).ok().flatten();
                 let mut from = found.ok_or(Refused)?;
                 from.push(last.clone());
-                let node = match self.get(&from) {
+                match self.get(&from) {
                     Some(node @ (Node::File(..) | Node::Symlink(_))) => node.clone(),
                     _ => return Err(Refused),
-                };
-                node
+                }
             }
             Step::File(_, content) => {
                 self.remove(&path);
