@@ -179,7 +179,7 @@ async fn what_a_crash_leaves_does_not_stop_the_next_program() {
     let images = OciImages::open(&dir).unwrap();
     assert_eq!(count(&dir.join("tmp")), 0);
     assert_eq!(count(&dir.join("trash")), 0);
-    assert_eq!(images.list().await.unwrap(), [image.clone()]);
+    assert_eq!(images.list().await.unwrap(), std::slice::from_ref(&image));
     let prepared = images.prepared().await.unwrap();
     assert_eq!(prepared.len(), 2);
     for key in &prepared {
