@@ -1,5 +1,7 @@
 //! The acts on the kernel: making, mending and removing the objects of attachments.
 
+mod remove;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -10,9 +12,9 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::firewall::{Firewall, Nftables, Policy, PortKey};
-use super::ledger::{ATTACH, Entry};
-use super::names::Names;
+use crate::bridge::firewall::{Firewall, Nftables, Policy, PortKey};
+use crate::bridge::ledger::{ATTACH, Entry};
+use crate::bridge::names::Names;
 use crate::error::refused;
 use crate::ipam::{VirtualNetwork, gateway};
 use crate::netlink::codec::Request;
@@ -20,7 +22,7 @@ use crate::netlink::route::{self, Ipv4Setting, Link, Pair, Route};
 use crate::netlink::{Refusal, Socket};
 
 /// The name of a group's link, inside.
-pub(super) const INSIDE: &str = "eth0";
+pub(in crate::bridge) const INSIDE: &str = "eth0";
 const OPEN: &str = "network.open";
 const DETACH: &str = "network.detach";
 const READY: &str = "network.set_ready";
@@ -41,7 +43,7 @@ const HOST_SIDE: [(Ipv4Setting, u32); 5] = [
 
 /// The host's network namespace, used by one thread.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(in crate::bridge) struct Host {
     socket: Socket,
     home: Arc<OwnedFd>,
     names: Names,
@@ -54,7 +56,7 @@ pub(super) struct Host {
 
 impl Host {
     /// Opens the namespace that this thread is in.
-    pub(super) fn open(
+    pub(in crate::bridge) fn open(
         home: Arc<OwnedFd>,
         names: Names,
         with_firewall: bool,
@@ -83,14 +85,14 @@ impl Host {
         })
     }
 
-    pub(super) fn step(&self, name: &'static str) {
+    pub(in crate::bridge) fn step(&self, name: &'static str) {
         if let Some(step) = self.step {
             step(name);
         }
     }
 
     /// Checks the right to change links, without changing any.
-    pub(super) fn check_rights(&mut self) -> Result<()> {
+    pub(in crate::bridge) fn check_rights(&mut self) -> Result<()> {
         match self.socket.one(route::may_change_links()) {
             Err(refusal) if matches!(refusal.errno, Errno::PERM | Errno::ACCESS) => {
                 return Err(refused(OPEN, refusal));
@@ -107,17 +109,17 @@ impl Host {
     }
 
     /// The socket in the host's namespace.
-    pub(super) const fn socket(&mut self) -> &mut Socket {
+    pub(in crate::bridge) const fn socket(&mut self) -> &mut Socket {
         &mut self.socket
     }
 
     /// Whether rules can be put in force.
-    pub(super) const fn has_firewall(&self) -> bool {
+    pub(in crate::bridge) const fn has_firewall(&self) -> bool {
         self.firewall.is_some()
     }
 
     /// Puts a policy in force.
-    pub(super) fn enforce(
+    pub(in crate::bridge) fn enforce(
         &mut self,
         operation: &'static str,
         policy: Option<&Policy>,
@@ -130,7 +132,11 @@ impl Host {
     }
 
     /// Chooses the size of packets: the given one, or that of the default route's link.
-    pub(super) fn choose_mtu(&mut self, given: Option<u32>, routes: &[Route]) -> Result<()> {
+    pub(in crate::bridge) fn choose_mtu(
+        &mut self,
+        given: Option<u32>,
+        routes: &[Route],
+    ) -> Result<()> {
         if let Some(mtu) = given {
             if !(1280..=65535).contains(&mtu) {
                 return Err(Error::new(
@@ -151,70 +157,18 @@ impl Host {
         Ok(())
     }
 
-    pub(super) fn links(&mut self, operation: &'static str) -> Result<Vec<Link>> {
+    pub(in crate::bridge) fn links(&mut self, operation: &'static str) -> Result<Vec<Link>> {
         route::links(&mut self.socket).map_err(|r| refused(operation, r))
     }
 
     /// All routes of the host.
-    pub(super) fn routes(&mut self) -> Result<Vec<Route>> {
+    pub(in crate::bridge) fn routes(&mut self) -> Result<Vec<Route>> {
         route::routes(&mut self.socket).map_err(|r| refused(OPEN, r))
-    }
-
-    fn own_links(&mut self, operation: &'static str) -> Result<Vec<Link>> {
-        let names = self.names.clone();
-        let mut links = self.links(operation)?;
-        links.retain(|l| names.owns(&l.name, l.group));
-        Ok(links)
-    }
-
-    /// Removes everything of ours that no entry explains, and mends the host's side of the entries
-    /// that are attached. Returns how many things it removed.
-    pub(super) fn sweep(&mut self, network: &VirtualNetwork, entries: &[&Entry]) -> Result<usize> {
-        let mut keep: BTreeSet<String> = entries.iter().map(|e| e.link.clone()).collect();
-        if !keep.is_empty() {
-            keep.insert(self.names.anchor());
-        }
-        let live = self.names.live_group();
-        let links = self.own_links(OPEN)?;
-        let (kept, extra): (Vec<Link>, Vec<Link>) = links
-            .into_iter()
-            .partition(|l| l.group == live && keep.contains(&l.name));
-        for link in &extra {
-            tracing::info!(link = %link.name, "removing a link that no attachment explains");
-        }
-        self.delete_links(OPEN, &extra)?;
-        let expected: BTreeSet<IpNet> = if entries.is_empty() {
-            BTreeSet::new()
-        } else {
-            let addresses = entries
-                .iter()
-                .flat_map(|e| &e.attachment.addresses)
-                .map(|a| IpNet::from(a.addr()));
-            ranges(network).into_iter().chain(addresses).collect()
-        };
-        let mut stray = self.routes()?;
-        stray.retain(|r| self.names.owns_route(r) && !expected.contains(&r.destination));
-        for route in &stray {
-            tracing::info!(destination = %route.destination, "removing a route that no attachment explains");
-            self.delete_route(OPEN, route.destination)?;
-        }
-        if entries.is_empty() {
-            self.based = false;
-        } else {
-            self.base(network)?;
-            for entry in entries {
-                if let Some(link) = kept.iter().find(|l| l.name == entry.link) {
-                    self.host_side(entry, link.index)
-                        .map_err(|r| refused(OPEN, r))?;
-                }
-            }
-        }
-        Ok(extra.len() + stray.len())
     }
 
     /// Makes what all groups share: a bridge with the gateways' addresses, and a route that keeps
     /// unused addresses of the network from leaving the host. A part of it may stand already.
-    pub(super) fn base(&mut self, network: &VirtualNetwork) -> Result<()> {
+    pub(in crate::bridge) fn base(&mut self, network: &VirtualNetwork) -> Result<()> {
         if self.based {
             return Ok(());
         }
@@ -260,7 +214,7 @@ impl Host {
 
     /// Forgets connections that no longer lead where they did. A kernel that does not tell of its
     /// connections lets them end by themselves.
-    pub(super) fn forget(
+    pub(in crate::bridge) fn forget(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
         ports: &BTreeMap<PortKey, IpAddr>,
@@ -303,7 +257,7 @@ impl Host {
     ///
     /// # Errors
     /// What was refused; then nothing of a link that was made here is left.
-    pub(super) fn attach(
+    pub(in crate::bridge) fn attach(
         &mut self,
         network: &VirtualNetwork,
         entry: &Entry,
@@ -415,7 +369,7 @@ impl Host {
     }
 
     /// Lets traffic in, or withholds it, where the firewall does not.
-    pub(super) fn set_ready(&mut self, entry: &Entry) -> Result<()> {
+    pub(in crate::bridge) fn set_ready(&mut self, entry: &Entry) -> Result<()> {
         let explain = |r| refused(READY, r).on(&entry.attachment.sandbox);
         if self.has_firewall() {
             return Ok(());
@@ -428,81 +382,6 @@ impl Host {
             .collect();
         self.socket.all(requests).map_err(explain)
     }
-
-    /// Removes what there is of attachments; with a network, also what all groups share.
-    pub(super) fn detach(
-        &mut self,
-        entries: &[&Entry],
-        last_of: Option<&VirtualNetwork>,
-    ) -> Result<()> {
-        self.step("detach.routes");
-        for address in entries.iter().flat_map(|e| addresses(e)) {
-            self.delete_route(DETACH, IpNet::from(address.addr()))?;
-        }
-        if let Some(network) = last_of {
-            for range in ranges(network) {
-                self.delete_route(DETACH, range)?;
-            }
-        }
-        let mut wanted: Vec<String> = entries.iter().map(|e| e.link.clone()).collect();
-        if last_of.is_some() {
-            wanted.push(self.names.anchor());
-        }
-        let mut links = Vec::new();
-        for name in wanted {
-            let found = route::link(&mut self.socket, &name).map_err(|r| refused(DETACH, r))?;
-            links.extend(found.filter(|l| self.names.owns(&l.name, l.group)));
-        }
-        self.step("detach.links");
-        self.delete_links(DETACH, &links)?;
-        if last_of.is_some() {
-            self.based = false;
-        }
-        Ok(())
-    }
-
-    fn delete_route(&mut self, operation: &'static str, destination: IpNet) -> Result<()> {
-        match self
-            .socket
-            .one(route::delete_route(destination, self.names.metric()))
-        {
-            Err(refusal) if refusal.errno != Errno::SRCH => Err(refused(operation, refusal)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Deletes links of ours. The kernel waits for its readers once for each deletion (8 to 50 ms),
-    /// so several links go to a group of their own and are deleted as one act.
-    fn delete_links(&mut self, operation: &'static str, links: &[Link]) -> Result<()> {
-        let gone = |r: &Refusal| r.errno == Errno::NODEV;
-        if let [link] = links {
-            return match self.socket.one(route::delete_link(link.index)) {
-                Err(refusal) if !gone(&refusal) => Err(refused(operation, refusal)),
-                _ => Ok(()),
-            };
-        }
-        if links.is_empty() {
-            return Ok(());
-        }
-        let doomed = self.names.doomed_group();
-        for chunk in links.chunks(64) {
-            let marks = chunk
-                .iter()
-                .map(|l| route::set_group(l.index, doomed))
-                .collect();
-            for answer in self.socket.batch(marks) {
-                if let Err(refusal) = answer
-                    && !gone(&refusal)
-                {
-                    return Err(refused(operation, refusal));
-                }
-            }
-        }
-        match self.socket.one(route::delete_group(doomed)) {
-            Err(refusal) if !gone(&refusal) => Err(refused(operation, refusal)),
-            _ => Ok(()),
-        }
-    }
 }
 
 fn addresses(entry: &Entry) -> impl Iterator<Item = &IpNet> {
@@ -510,7 +389,7 @@ fn addresses(entry: &Entry) -> impl Iterator<Item = &IpNet> {
 }
 
 /// The ranges of all subnets.
-pub(super) fn ranges(network: &VirtualNetwork) -> Vec<IpNet> {
+pub(in crate::bridge) fn ranges(network: &VirtualNetwork) -> Vec<IpNet> {
     network
         .subnets()
         .iter()
