@@ -1,4 +1,4 @@
-//! The suite of [`Isolation`] and [`Sandbox`](crate::contract::Sandbox).
+//! The suite of [`Isolation`] and [`Sandbox`].
 //!
 //! It needs programs to run. A [`Behaviour`] says what one should do; a harness says which command
 //! does it: [`Behaviour::shell`] for real sandboxes with a POSIX shell, [`Behaviour::scripted`] for
