@@ -29,6 +29,10 @@ macro_rules! codes {
         $(pub(super) const $ident: Code = Code { name: $name, origin: Origin::$origin, when: $when };)*
 
         /// Every code, grouped by theme.
+        ///
+        /// | code | origin | reported for |
+        /// |---|---|---|
+        $(#[doc = concat!("| `", $name, "` | ", stringify!($origin), " | ", $when, " |")])*
         pub const CODES: &[Code] = &[$($ident),*];
     };
 }
@@ -105,6 +109,7 @@ codes! {
     INVALID_PROFILE = "InvalidContainerGroupProfile", Pattern, "a profile's name or its durations";
     INVALID_PROFILE_REFERENCE = "InvalidContainerGroupProfileReference", Pattern, "a container group profile or standby pool";
 
+    INVALID_API_VERSION = "InvalidApiVersionParameter", Service, "an api-version that is none";
     UNKNOWN_IN_API_VERSION = "PropertyNotInApiVersion", Own, "a property that the api-version does not know (a warning)";
     NO_EFFECT = "NoEffect", Own, "a property that changes nothing (a warning)";
     MAY_FAIL_LATER = "MayFailLater", Own, "what ACI accepts and then cannot run (a warning)";

@@ -12,6 +12,12 @@ use super::codes;
 /// Reports every property that is given and that the api-version does not know. Such a property is
 /// a warning: older versions of the service ignore what they do not know.
 pub(super) fn check(check: &mut Check<'_>) {
+    let named = check.group.api_version.as_deref();
+    if let Some(Err(error)) = named.map(str::parse::<ApiVersion>) {
+        let message = format!("The api-version is invalid: {error}.");
+        let path = Path::root().name("apiVersion");
+        check.problem(codes::INVALID_API_VERSION, &path, message);
+    }
     let version = check.api_version();
     if version == ApiVersion::LATEST && check.group.api_version.is_none() {
         return;

@@ -391,6 +391,13 @@ pub(super) const CASES: &[Case] = &[
         "The standby pool 'pool' of container group 'shop' is invalid; its resource id is expected.",
     ),
     case!(
+        |g| g.api_version = Some("2023".to_owned()),
+        "InvalidApiVersionParameter",
+        "apiVersion",
+        "The api-version is invalid: '2023' is not an api-version: write a date such as 2023-05-01 or \
+         2026-06-01-preview.",
+    ),
+    case!(
         |g| g.name = "my_shop".to_owned(),
         "InvalidContainerGroupName",
         "name",
