@@ -241,9 +241,7 @@ fn become_agent(boot: Boot) -> Result<(Server, OwnedFd), Failure> {
         .map_err(failed("setting the host name"))?;
     set_up_network(&boot)?;
     if let Some(plan) = &boot.cgroup {
-        tree::create(plan, tree::AGENTS, &Bounds::default(), true, false)
-            .and_then(|()| join(plan))
-            .map_err(io_failure("making the agents' cgroup"))?;
+        join_agents(plan).map_err(io_failure("making the agents' cgroup"))?;
         tree::create(plan, &boot.id, &boot.bounds, false, false)
             .map_err(io_failure("making the group's cgroup"))?;
     }
@@ -305,6 +303,20 @@ fn set_up_network(boot: &Boot) -> Result<(), Failure> {
 pub(crate) type Volumes = BTreeMap<String, (PathBuf, bool)>;
 
 /// Mounts the volumes once, where only the agent's mount namespace has them.
+/// Makes the cgroup of all agents and joins it. The last agent of another program may remove it in
+/// between; once this one is in, nobody can.
+fn join_agents(plan: &crate::protocol::CgroupPlan) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        let joined = tree::create(plan, tree::AGENTS, &Bounds::default(), true, false)
+            .and_then(|()| join(plan));
+        match joined {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 100 => tries += 1,
+            other => return other,
+        }
+    }
+}
+
 fn make_volumes(boot: &Boot) -> Result<(Volumes, PathBuf), Failure> {
     let base = Path::new(&boot.dir).join("mnt");
     let what = || io_failure("making places for volumes");

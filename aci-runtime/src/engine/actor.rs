@@ -131,8 +131,12 @@ impl Actor {
             announced: None,
         };
         actor.told = actor.record.lifecycle.last_sequence();
-        if let (Some(sandbox), Some(epoch)) = (sandbox, actor.record.lifecycle.sandbox_epoch()) {
-            actor.take_sandbox(epoch, sandbox);
+        if let Some(sandbox) = sandbox {
+            match actor.record.lifecycle.sandbox_epoch() {
+                Some(epoch) => actor.take_sandbox(epoch, sandbox),
+                // It is about to be taken down; its logs are still to be kept.
+                None => actor.sandbox = Some(sandbox),
+            }
         }
         shared.tracker.spawn(actor.run(first));
         Member { sender, snapshot }
