@@ -259,6 +259,30 @@ pub(crate) fn check_bytes(bytes: &[u8], digest: &Digest) -> Result<()> {
     .hint("import or pull the image again"))
 }
 
+/// Reads a manifest or configuration of unknown origin within its bound.
+pub(super) fn read_small(reader: &mut dyn Read, what: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader
+        .take(MAX_JSON + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| {
+            Error::new(
+                ErrorKind::Internal,
+                "images.read",
+                format!("cannot read {what}: {e}"),
+            )
+            .because(e)
+        })?;
+    if bytes.len() as u64 > MAX_JSON {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "images.read",
+            format!("{what} is larger than {MAX_JSON} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
 /// Replaces a file as one act that survives a crash.
 pub(crate) fn write_atomically(path: &Path, tmp: &Path, bytes: &[u8]) -> Result<()> {
     let staged = tmp.join(uuid::Uuid::new_v4().simple().to_string());

@@ -9,7 +9,8 @@ use aci_core::contract::{Image, PullPhase, PullProgress};
 use aci_core::error::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
-use super::content::check_bytes;
+use super::content::{check_bytes, read_small};
+
 use super::digest::Digest;
 use super::gc::Pins;
 use super::index::{FULL_NAME, REF_NAME};
@@ -17,9 +18,10 @@ use super::manifest::{
     ConfigFile, Descriptor, Document, Index, MAX_JSON, MAX_LAYERS, Manifest, OCI_CONFIG, OCI_LAYER,
     OCI_LAYER_GZIP, OCI_MANIFEST, is_index,
 };
+use super::progress::Teller;
 use super::reference::Reference;
 use super::source::{Directory, Source, Spool};
-use super::store::{Inner, OciImages, Teller, read_small};
+use super::store::{Inner, OciImages};
 use crate::fail::{self, blocking};
 
 /// What to import and under which name.

@@ -8,6 +8,7 @@ mod import;
 mod index;
 mod manifest;
 mod platform;
+mod progress;
 mod reference;
 mod roots;
 mod source;

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use aci_core::contract::{
-    Image, ImageStore, PullEvent, PullPhase, PullPolicy, PullProgress, PullRequest, RootFs,
-    RootFsKey,
+    Image, ImageStore, PullPhase, PullPolicy, PullProgress, PullRequest, RootFs, RootFsKey,
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
@@ -16,8 +15,9 @@ use rustix::fs::FlockOperation;
 use super::content::Blobs;
 use super::digest::Digest;
 use super::index::{References, Tagged};
-use super::manifest::{ConfigFile, Descriptor, Document, MAX_JSON, Manifest};
+use super::manifest::{ConfigFile, Descriptor, Document, Manifest};
 use super::platform::Platform;
+use super::progress::Teller;
 use super::reference::Reference;
 use super::trees::{Trees, lock};
 use crate::fail::{self, blocking};
@@ -402,72 +402,6 @@ impl Inner {
         }
         self.collect_garbage().map(drop)
     }
-}
-
-/// Tells a listener about one layer or the whole image, at most once for each 256 KiB.
-pub(super) struct Teller<'a> {
-    progress: Option<&'a PullProgress>,
-    layer: Option<String>,
-    phase: PullPhase,
-    total: Option<u64>,
-    next: u64,
-}
-
-impl<'a> Teller<'a> {
-    pub(super) fn new(
-        progress: Option<&'a PullProgress>,
-        layer: Option<&Descriptor>,
-        phase: PullPhase,
-    ) -> Self {
-        Self {
-            progress,
-            layer: layer.map(|l| l.digest.to_string()),
-            phase,
-            total: layer.map(|l| l.size),
-            next: 0,
-        }
-    }
-
-    pub(super) fn tell(&mut self, done: u64) {
-        let Some(progress) = self.progress else {
-            return;
-        };
-        if done < self.next && self.total != Some(done) {
-            return;
-        }
-        self.next = done + 256 * 1024;
-        progress(PullEvent {
-            layer: self.layer.clone(),
-            phase: self.phase,
-            done,
-            total: self.total,
-        });
-    }
-}
-
-/// Reads a manifest or configuration of unknown origin within its bound.
-pub(super) fn read_small(reader: &mut dyn std::io::Read, what: &str) -> Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    reader
-        .take(MAX_JSON + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| {
-            Error::new(
-                ErrorKind::Internal,
-                "images.read",
-                format!("cannot read {what}: {e}"),
-            )
-            .because(e)
-        })?;
-    if bytes.len() as u64 > MAX_JSON {
-        return Err(Error::new(
-            ErrorKind::Invalid,
-            "images.read",
-            format!("{what} is larger than {MAX_JSON} bytes"),
-        ));
-    }
-    Ok(bytes)
 }
 
 #[async_trait]

@@ -5,11 +5,13 @@
 //! Each layer is unpacked into a directory of its own, which overlayfs later stacks; a layer is
 //! unpacked once however many images share it. So paths are resolved **within the layer alone**:
 //! a symbolic link that the same layer brought is followed as if the layer's directory were `/`
-//! (`lib -> usr/lib`, then `lib/x`, gives `usr/lib/x`), and it can lead nowhere else, because the
-//! kernel resolves it (`openat2` with `RESOLVE_IN_ROOT`) below a descriptor that is held. A parent
-//! directory that the layer does not mention is made with mode 0755. Where an image's author wrote
-//! `lib/x` over a lower layer's `lib -> usr/lib`, the new `lib` is a directory that hides the link;
-//! Docker's and Podman's overlay drivers give the same result.
+//! (`lib -> usr/lib`, then `lib/x`, gives `usr/lib/x`), and it can lead nowhere else: the kernel resolves it
+//! below a descriptor that is held (`openat2` with `RESOLVE_IN_ROOT`), and where directories are
+//! still to be made, a walk opens one name at a time and follows nothing by itself. A parent
+//! directory that the layer does not mention is made with mode 0755, which hides the mode that a
+//! lower layer gave it. Where an image's author wrote `lib/x` over a lower layer's
+//! `lib -> usr/lib`, the new `lib` is a directory that hides the link. Docker's and Podman's
+//! overlay drivers give the same results.
 //!
 //! Deletions become overlayfs' own form (Linux, `Documentation/filesystems/overlayfs.rst`):
 //! `.wh.NAME` becomes a character device 0/0 called `NAME` (which any user may make since Linux

@@ -204,3 +204,87 @@ fn gzip_of_several_members_and_no_end_mark_are_read() {
     assert_eq!(std::fs::read(ground.fs().join("a")).unwrap(), [3; 1000]);
     assert!(ground.fs().join("b").exists());
 }
+
+/// Everything that can be seen of a tree, but inode numbers.
+fn seen(dir: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    let mut links = std::collections::HashMap::new();
+    while let Some(path) = todo.pop() {
+        let meta = path.symlink_metadata().unwrap();
+        let name = path.strip_prefix(dir).unwrap();
+        let mut line = format!(
+            "{name:?} {:o} {} {} {}.{}",
+            meta.mode(),
+            meta.uid(),
+            meta.gid(),
+            meta.mtime(),
+            meta.mtime_nsec() / 1_000_000_000
+        );
+        if meta.is_dir() {
+            let mut inner: Vec<_> = path
+                .read_dir()
+                .unwrap()
+                .map(|e| e.unwrap().path())
+                .collect();
+            inner.sort();
+            todo.extend(inner.into_iter().rev());
+        } else if meta.is_symlink() {
+            line += &format!(" -> {:?}", std::fs::read_link(&path).unwrap());
+        } else if meta.is_file() {
+            let first = links.entry(meta.ino()).or_insert_with(|| name.to_owned());
+            line += &format!(
+                " = {first:?} {}",
+                Digest::of(&std::fs::read(&path).unwrap())
+            );
+        }
+        all.push(line);
+    }
+    all
+}
+
+#[test]
+fn archives_of_gnu_tar_give_the_same_tree() {
+    use std::process::Command;
+    let from = tempfile::tempdir().unwrap();
+    let tree = from.path().join("tree");
+    let deep = tree.join("d".repeat(90)).join("e".repeat(90));
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("f".repeat(250)), [9; 70_000]).unwrap();
+    std::fs::write(tree.join("empty"), "").unwrap();
+    std::fs::write(tree.join(OsStr::from_bytes(b"n\xc3\xa4me \xff\n\"")), "x").unwrap();
+    std::fs::write(tree.join("block"), [1; 512]).unwrap();
+    std::fs::hard_link(tree.join("block"), tree.join("another")).unwrap();
+    std::os::unix::fs::symlink("l".repeat(200), tree.join("link")).unwrap();
+    std::os::unix::fs::symlink("/", tree.join("d-root")).unwrap();
+    for (name, mode) in [("empty", 0o6755), ("block", 0o440)] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(tree.join(name), mode).unwrap();
+    }
+    for format in ["gnu", "pax", "oldgnu"] {
+        let output = Command::new("tar")
+            .args(["--create", "--format", format, "--directory"])
+            .arg(&tree)
+            .arg(".")
+            .output();
+        let Ok(output) = output else {
+            eprintln!("SKIPPED: there is no tar");
+            return;
+        };
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let ground = Ground::new();
+        for blob in [gzip(&output.stdout), output.stdout.clone()] {
+            std::fs::remove_dir_all(ground.fs()).unwrap();
+            std::fs::create_dir(ground.fs()).unwrap();
+            let diff_id = Digest::of(&output.stdout);
+            ground
+                .unpack_with(&blob, &diff_id, &UnpackLimits::default())
+                .unwrap();
+            assert_eq!(seen(&ground.fs()), seen(&tree), "{format}");
+        }
+    }
+}
