@@ -6,6 +6,7 @@ use super::plan::{Plan, ProbeKind};
 use crate::contract::{ExitStatus, SandboxStatus, Signal};
 
 /// What a user asks for.
+#[allow(clippy::large_enum_variant)] // made once a request
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Deploys the group: from a new record, after a stop, or again after its end. Images are

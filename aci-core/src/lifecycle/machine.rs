@@ -234,7 +234,7 @@ impl Lifecycle {
             Phase::Destroying {
                 then: After::Stopped | After::Succeeded | After::Failed,
             } => {
-                self.plan = plan;
+                self.next_plan = Some(plan);
                 self.deploy_after_destruction();
             }
             Phase::Running if self.is_provisioned() => {

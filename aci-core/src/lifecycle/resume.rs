@@ -68,7 +68,14 @@ impl Lifecycle {
             let name = record.name.clone();
             let seen = status.containers.iter().find(|c| c.name == name);
             match record.state {
-                // It was not begun, or `compare` would have found it.
+                // It was not begun, or `compare` would have found it; in a group that comes down it
+                // need not be any more.
+                ContainerPhase::Starting { .. } if matches!(self.phase, Phase::Stopping { .. }) => {
+                    self.containers[index].state = match record.last {
+                        Some(_) => ContainerPhase::Ended,
+                        None => ContainerPhase::Waiting,
+                    };
+                }
                 ContainerPhase::Starting { attempt } => out.push(Action::StartContainer {
                     epoch,
                     container: name,

@@ -129,3 +129,19 @@ fn the_journal_reads_back_as_it_was_written() {
     let text = serde_json::to_string(&sim.life).unwrap();
     assert_eq!(serde_json::from_str::<Lifecycle>(&text).unwrap(), sim.life);
 }
+
+/// Found by the property test: the start of a restart was under way when the group was stopped,
+/// and the crash after that gave the start out again, into a group that was coming down.
+#[test]
+fn a_start_that_a_stop_overtook_is_not_repeated() {
+    let mut sim = Sim::started(plan(RestartPolicy::Always, &[], &["a"]));
+    let news = sim.end("a", 1);
+    sim.observe(news);
+    assert!(matches!(sim.pending[..], [Action::StartContainer { .. }]));
+    sim.command(Command::Stop);
+    let before = sim.starts("a");
+    sim.crash();
+    assert_eq!(sim.starts("a"), before);
+    sim.run();
+    assert_eq!(sim.life.state(), GroupState::Stopped);
+}

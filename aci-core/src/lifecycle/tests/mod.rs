@@ -2,7 +2,9 @@
 
 mod commands;
 mod crashes;
+mod model;
 mod probes;
+mod property;
 mod pulls;
 mod rules;
 mod updates;

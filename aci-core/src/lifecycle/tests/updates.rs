@@ -233,6 +233,30 @@ fn a_stop_during_an_update_keeps_the_new_plan_for_the_next_start() {
     assert_eq!((sim.starts("a"), sim.starts("b")), (1, 1));
 }
 
+/// Found by the property test: the plan of an update that was overtaken by a stop came back in
+/// place of the plan of the update after it.
+#[test]
+fn the_latest_of_two_updates_counts() {
+    let mut sim = Sim::started(plan(RestartPolicy::Always, &[], &["a"]));
+    let update = |name| Command::Update {
+        plan: plan(RestartPolicy::Always, &[], &[name]),
+        new_sandbox: false,
+    };
+    sim.command(update("b"));
+    sim.command(Command::Stop);
+    while sim.life.state() != GroupState::Stopped {
+        let action = sim.pending.remove(0);
+        for answer in sim.act(&action) {
+            sim.observe(answer);
+        }
+    }
+    assert!(!sim.life.is_settled());
+    sim.command(update("c"));
+    sim.run();
+    let starts = ["a", "b", "c"].map(|name| sim.starts(name));
+    assert_eq!(starts, [1, 0, 1]);
+}
+
 #[test]
 fn a_group_that_has_ended_is_deployed_as_new() {
     let mut sim = Sim::started(plan(RestartPolicy::Never, &[], &["a"]));
