@@ -518,8 +518,9 @@ impl Model {
 
     /// After a crash, when the sandbox has told what it knows: in a group that comes down a start
     /// that was not carried out will not be.
-    pub(super) fn told_all(&mut self) {
-        for known in self.known.values_mut().filter(|_| self.stopping) {
+    pub(super) fn told_all(&mut self, failed: bool) {
+        let down = self.stopping || failed;
+        for known in self.known.values_mut().filter(|_| down) {
             if known.up().is_some_and(|a| a.started.is_none()) {
                 known.now = known.before.take();
             }
