@@ -44,6 +44,27 @@ impl Lifecycle {
         Ok(out)
     }
 
+    /// Accepts that a group which has come to rest is deployed later, with a plan: it is as new
+    /// until [`Command::Start`], which may be given at once, much later or after a crash.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) with `ContainerGroupTransitioning` if the group is not at
+    /// rest; [`NotFound`](ErrorKind::NotFound) after its deletion. The state is then unchanged.
+    pub fn wait(&mut self, plan: Plan, now: Timestamp) -> Result<()> {
+        self.clock(now);
+        match self.phase {
+            Phase::New | Phase::Stopped | Phase::Succeeded | Phase::Failed => {
+                self.plan = plan;
+                self.failure = None;
+                self.provisioning = super::ProvisioningState::Pending;
+                self.renew_containers();
+                self.phase = Phase::New;
+                Ok(())
+            }
+            _ => Err(self.transitioning("group.wait")),
+        }
+    }
+
     /// Takes notice of what the engine saw. What is late, repeated or about something that is over
     /// changes nothing.
     pub fn observe(&mut self, observation: Observation, now: Timestamp) -> Vec<Action> {

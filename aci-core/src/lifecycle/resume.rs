@@ -16,7 +16,11 @@ impl Lifecycle {
     /// gone. It is not asked for while the record says that the sandbox is being made or removed:
     /// both are begun again. To be called once for each record that is read back.
     pub fn resume(&mut self, sandbox: Option<&SandboxStatus>, now: Timestamp) -> Vec<Action> {
+        let before = self.now;
         self.clock(now);
+        // A deployment had no chance to go on meanwhile, so the time away is not held against it.
+        let away = self.now.since(before);
+        self.provision_by = self.provision_by.map(|by| by + away);
         let mut out = Out::new();
         match self.sandbox {
             SandboxState::Creating { epoch } => out.push(Action::CreateSandbox { epoch }),
@@ -59,6 +63,25 @@ impl Lifecycle {
         }
         self.advance(&mut out);
         out
+    }
+
+    /// Whether an engine that resumes from this state would do other than one that resumes from
+    /// another: whether it has to be journaled. The time, counters and the answers of single probes
+    /// that led to nothing make no difference; probes begin to count anew after a crash.
+    #[must_use]
+    pub fn differs_from(&self, other: &Self) -> bool {
+        self.essence() != other.essence()
+    }
+
+    fn essence(&self) -> Self {
+        let mut essence = self.clone();
+        essence.now = Timestamp::EPOCH;
+        essence.numbers = 0;
+        for record in &mut essence.containers {
+            record.liveness = None;
+            record.readiness = None;
+        }
+        essence
     }
 
     fn resume_containers(&mut self, epoch: u64, status: &SandboxStatus, out: &mut Out) {

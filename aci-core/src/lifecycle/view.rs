@@ -107,6 +107,39 @@ impl Lifecycle {
         )
     }
 
+    /// Whether the group was accepted and waits for [`Command::Start`](super::Command::Start).
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        matches!(self.phase, Phase::New)
+    }
+
+    /// Whether all containers were started and nothing but their restarts is under way.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.phase == Phase::Running && self.is_provisioned()
+    }
+
+    /// Whether the group was stopped or has ended by itself, even if its sandbox is still being
+    /// removed: the next deployment is as of a new group.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Stopped
+                | Phase::Succeeded
+                | Phase::Failed
+                | Phase::Destroying {
+                    then: After::Stopped | After::Succeeded | After::Failed
+                }
+        )
+    }
+
+    /// The latest time that was ever given; it does not go back.
+    #[must_use]
+    pub const fn latest(&self) -> Timestamp {
+        self.now
+    }
+
     /// Whether the group was deleted and its record is to be removed.
     #[must_use]
     pub const fn is_deleted(&self) -> bool {

@@ -6,21 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aci_core::contract::{
-    AttachRequest, Attachment, GroupRecord, LogQuery, NetworkEndpoint, PullPolicy, PullRequest,
-    RegistryLogin, RootFsKey, Sandbox, SandboxSpec, SandboxVolume, Signal, VolumeDriver,
-    VolumeRequest, VolumeSource,
+    AttachRequest, Attachment, Clock, GroupRecord, LogQuery, NetworkEndpoint, PullPolicy,
+    PullRequest, RegistryLogin, RootFsKey, Sandbox, SandboxSpec, SandboxVolume, Signal,
+    VolumeDriver, VolumeRequest, VolumeSource,
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::lifecycle::{Action, Observation, ProbeKind};
 use aci_core::model::{Probe, Volume};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Message;
+use super::guard::{self, ACTION_LIMIT, LOGS_LIMIT, PULL_LIMIT};
 use super::notice::Notice;
-use super::{Shared, compose, logs, probe};
+use super::{Shared, compose, logs, meter, probe};
+
+/// How long to wait before something is tried again that has to succeed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How often a sandbox is asked again before it is given up.
+const WATCH_TRIES: u32 = 30;
 
 /// What an action works with: the record as it was journaled with the decision.
 pub(crate) struct Task {
@@ -38,6 +44,21 @@ impl Task {
 
     fn saw(&self, observation: Observation) {
         self.report(Message::Saw(observation));
+    }
+
+    /// A call into a part, which may neither panic nor hang.
+    async fn limited<T>(
+        &self,
+        limit: Duration,
+        operation: &'static str,
+        future: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        guard::limited(&*self.shared.clock, limit, operation, future).await
+    }
+
+    fn failed(&self, action: &'static str, error: &Error) {
+        meter::action_error(action);
+        tracing::warn!(group = %self.record.group, action, error = %error.chain(), "an action failed");
     }
 
     fn sandbox(&self) -> Result<&Arc<dyn Sandbox>> {
@@ -68,9 +89,10 @@ const fn kind(action: &Action) -> &'static str {
 }
 
 /// Carries out an action. Its outcome goes to the group's task.
+#[tracing::instrument(name = "action", level = "debug", skip_all, fields(group = %task.record.group, action = kind(&action)))]
 pub(crate) async fn carry_out(task: Task, action: Action) {
-    tracing::debug!(group = %task.record.group, ?action, "action");
-    metrics::counter!("aci_actions_total", "action" => kind(&action)).increment(1);
+    tracing::debug!(?action, "action");
+    meter::action(kind(&action));
     match action {
         Action::PullImage {
             image,
@@ -90,8 +112,10 @@ pub(crate) async fn carry_out(task: Task, action: Action) {
             all,
             ..
         } => {
-            if let Err(error) = send_signal(&task, &container, attempt, signal, all).await {
-                tracing::warn!(group = %task.record.group, %container, error = %error.chain(), "signal");
+            let sending = send_signal(&task, &container, attempt, signal, all);
+            if let Err(error) = task.limited(ACTION_LIMIT, "sandbox.signal", sending).await {
+                // The state machine sends another one if the container does not end.
+                task.failed("signal", &error);
             }
         }
         Action::Probe {
@@ -101,24 +125,43 @@ pub(crate) async fn carry_out(task: Task, action: Action) {
             kind,
             number,
         } => run_probe(&task, container, attempt, kind, number).await,
-        Action::SetReady { ready, .. } => {
-            if let Err(error) = task
-                .shared
-                .network
-                .set_ready(&task.record.sandbox, ready)
-                .await
-            {
-                tracing::warn!(group = %task.record.group, error = %error.chain(), "traffic could not be switched");
-            }
-        }
         Action::DestroySandbox {
             epoch: _,
             number,
             save_logs,
             keep_address,
         } => destroy(&task, number, save_logs, !keep_address).await,
-        // The group's task does it itself.
-        Action::Forget => {}
+        // `keep_ready` and the group's task do these.
+        Action::SetReady { .. } | Action::Forget => {}
+    }
+}
+
+/// Lets traffic in or withholds it, as was said last, again and again until it is done.
+pub(crate) async fn keep_ready(
+    shared: Arc<Shared>,
+    record: Arc<GroupRecord>,
+    mut wanted: watch::Receiver<bool>,
+) {
+    loop {
+        let ready = *wanted.borrow_and_update();
+        meter::action("set_ready");
+        let switching = shared.network.set_ready(&record.sandbox, ready);
+        let done = guard::limited(&*shared.clock, ACTION_LIMIT, "network.set_ready", switching);
+        let again = async {
+            if let Err(error) = done.await {
+                meter::action_error("set_ready");
+                tracing::warn!(group = %record.group, ready, error = %error.chain(), "traffic could not be switched; tried again");
+                shared.clock.sleep_until(shared.clock.now() + RETRY).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = again => {}
+            changed = wanted.changed() => if changed.is_err() {
+                return;
+            },
+        }
     }
 }
 
@@ -164,7 +207,11 @@ async fn pull(task: &Task, image: String, number: u64, fresh: bool) {
             step,
         });
     });
-    match task.shared.images.pull(request, Some(progress)).await {
+    let begun = task.shared.clock.now();
+    let pulling = task.shared.images.pull(request, Some(progress));
+    let pulled = task.limited(PULL_LIMIT, "image.pull", pulling).await;
+    meter::pull(pulled.is_ok(), task.shared.clock.now().since(begun));
+    match pulled {
         Ok(pulled) => task.report(Message::Image {
             image,
             number,
@@ -172,6 +219,7 @@ async fn pull(task: &Task, image: String, number: u64, fresh: bool) {
             digest: pulled.digest,
         }),
         Err(error) => {
+            task.failed("pull_image", &error);
             let retryable = error.is_retryable();
             task.saw(Observation::PullFailed {
                 image,
@@ -211,21 +259,31 @@ fn login(task: &Task, reference: &str) -> Option<RegistryLogin> {
 }
 
 async fn create(task: &Task, epoch: u64) {
-    match try_create(task).await {
-        Ok((sandbox, attachment)) => task.report(Message::Up(epoch, sandbox, attachment)),
-        Err(error) => {
-            tracing::warn!(group = %task.record.group, error = %error.chain(), "the sandbox could not be made");
-            if let Err(error) = clear(task, true).await {
-                tracing::warn!(group = %task.record.group, error = %error.chain(), "clearing a half-made sandbox");
-            }
-            task.saw(Observation::SandboxFailed {
-                epoch,
-                message: told(&error),
-                code: error.aci_code().map(str::to_owned),
-                retryable: error.is_retryable(),
-            });
-        }
+    let making = try_create(task);
+    let error = match task.limited(ACTION_LIMIT, "sandbox.create", making).await {
+        Ok((sandbox, attachment)) => return task.report(Message::Up(epoch, sandbox, attachment)),
+        Err(error) => error,
+    };
+    task.failed("create_sandbox", &error);
+    // The answer says that nothing is left, so it is given when that is true. A user who does not
+    // want to wait stops or deletes the group, which ends this and does the same.
+    while let Err(error) = task
+        .limited(ACTION_LIMIT, "sandbox.clear", clear(task, true))
+        .await
+    {
+        meter::destroy_error();
+        tracing::warn!(group = %task.record.group, error = %error.chain(), "a half-made sandbox could not be removed; tried again");
+        task.shared
+            .clock
+            .sleep_until(task.shared.clock.now() + RETRY)
+            .await;
     }
+    task.saw(Observation::SandboxFailed {
+        epoch,
+        message: told(&error),
+        code: error.aci_code().map(str::to_owned),
+        retryable: error.is_retryable(),
+    });
 }
 
 async fn try_create(task: &Task) -> Result<(Arc<dyn Sandbox>, Option<Attachment>)> {
@@ -319,25 +377,50 @@ pub(crate) fn driver<'a>(shared: &'a Shared, volume: &Volume) -> Result<&'a Arc<
 }
 
 async fn start(task: &Task, epoch: u64, container: String, attempt: u32) {
-    match try_start(task, &container, attempt).await {
-        Ok(()) => task.saw(Observation::Started { container, attempt }),
-        // The watcher of the sandbox says so too, and that decides.
-        Err(error) if error.kind() == ErrorKind::Lost => {
-            task.saw(Observation::SandboxLost {
-                epoch,
-                message: error.chain(),
-            });
-        }
-        Err(error) => {
-            tracing::warn!(group = %task.record.group, %container, error = %error.chain(), "the container could not be started");
-            task.saw(Observation::StartFailed {
-                container,
-                attempt,
-                code: error.program_exit_code().unwrap_or(128),
-                message: told(&error),
-            });
-        }
+    let view = task.record.lifecycle.container_view(&container);
+    if view.is_some_and(|v| v.restart_count.unwrap_or(0) > 0) {
+        meter::restart();
     }
+    let starting = try_start(task, &container, attempt);
+    let error = match task.limited(ACTION_LIMIT, "sandbox.start", starting).await {
+        Ok(()) => return task.saw(Observation::Started { container, attempt }),
+        Err(error) => error,
+    };
+    task.failed("start_container", &error);
+    // What was not answered may have been done: what the sandbox says counts. It says the same
+    // after an earlier engine died in the middle of this start.
+    let ran = loop {
+        let Ok(sandbox) = task.sandbox() else {
+            break false;
+        };
+        let asking = task.limited(ACTION_LIMIT, "sandbox.status", sandbox.status());
+        match asking.await {
+            Ok(status) => {
+                break status
+                    .containers
+                    .iter()
+                    .any(|c| c.name == container && c.attempt == attempt);
+            }
+            Err(error) if error.kind() == ErrorKind::Lost => {
+                let message = error.chain();
+                return task.saw(Observation::SandboxLost { epoch, message });
+            }
+            Err(_) => {
+                let clock = &task.shared.clock;
+                clock.sleep_until(clock.now() + RETRY).await;
+            }
+        }
+    };
+    task.saw(if ran {
+        Observation::Started { container, attempt }
+    } else {
+        Observation::StartFailed {
+            container,
+            attempt,
+            code: error.program_exit_code().unwrap_or(128),
+            message: told(&error),
+        }
+    });
 }
 
 async fn try_start(task: &Task, container: &str, attempt: u32) -> Result<()> {
@@ -351,7 +434,12 @@ async fn try_start(task: &Task, container: &str, attempt: u32) -> Result<()> {
         )
         .on(container)
     })?;
-    let image = match record.images.get(part.image) {
+    // What the latest pull found, whatever the tag points to now.
+    let digest = record
+        .lifecycle
+        .image_digest(container)
+        .or_else(|| record.images.get(part.image).map(String::as_str));
+    let image = match digest {
         Some(digest) => shared.images.get(digest).await?,
         None => shared.images.get(part.image).await?,
     };
@@ -389,17 +477,16 @@ async fn run_probe(task: &Task, container: String, attempt: u32, kind: ProbeKind
     let (Some(spec), Ok(sandbox)) = (found, task.sandbox()) else {
         return;
     };
-    let outcome = probe::run(
-        &task.shared.clock,
-        sandbox,
-        &container,
-        spec,
-        probe_address(&task.record),
-        timeout(spec),
-    )
-    .await;
-    metrics::counter!("aci_probes_total", "success" => if outcome.success { "true" } else { "false" })
-        .increment(1);
+    let (clock, limit) = (&task.shared.clock, timeout(spec));
+    let begun = clock.now();
+    let address = probe_address(&task.record);
+    let running = async { Ok(probe::run(clock, sandbox, &container, spec, address, limit).await) };
+    // The probe keeps its time by itself, except where a call into the sandbox hangs.
+    let outcome = task
+        .limited(limit + RETRY, "sandbox.probe", running)
+        .await
+        .unwrap_or_else(|error| probe::failed(error.message()));
+    meter::probe(kind, outcome.success, clock.now().since(begun));
     task.saw(Observation::Probed {
         container,
         attempt,
@@ -429,15 +516,16 @@ async fn destroy(task: &Task, number: u64, save: bool, release: bool) {
         Some(sandbox) if save => save_logs(task, sandbox).await,
         _ => BTreeMap::new(),
     };
-    match clear(task, release).await {
+    let clearing = clear(task, release);
+    match task.limited(ACTION_LIMIT, "sandbox.clear", clearing).await {
         Ok(()) => task.report(Message::Down {
             number,
             logs,
             released: release,
         }),
         Err(error) => {
-            tracing::error!(group = %task.record.group, error = %error.chain(), "the sandbox could not be taken down");
-            metrics::counter!("aci_destroy_errors_total").increment(1);
+            task.failed("destroy_sandbox", &error);
+            meter::destroy_error();
             task.saw(Observation::DestroyFailed {
                 number,
                 message: error.chain(),
@@ -449,20 +537,33 @@ async fn destroy(task: &Task, number: u64, save: bool, release: bool) {
 /// Removes everything of the deployment; with `release` also its address and its volumes.
 async fn clear(task: &Task, release: bool) -> Result<()> {
     let (shared, record) = (&task.shared, &task.record);
-    if let Some(sandbox) = &task.sandbox {
-        sandbox.destroy().await?;
+    if !release {
+        // The address stays, and must not lead to whatever comes next before that is ready.
+        shared.network.set_ready(&record.sandbox, false).await?;
+    }
+    if let Some(sandbox) = &task.sandbox
+        && let Err(error) = sandbox.destroy().await
+    {
+        // `remove` decides: it does without the supervisor.
+        tracing::debug!(group = %record.group, error = %error.chain(), "the sandbox did not go by itself");
     }
     shared.isolation.remove(&record.sandbox).await?;
-    let properties = &record.document.properties;
-    let apps = properties.containers.iter().map(|c| &c.name);
-    let inits = properties.init_containers.iter().map(|c| &c.name);
-    for container in apps.chain(inits) {
-        shared.images.release(&task.key(container)).await?;
+    // Also those of containers that an update has taken out of the document.
+    for key in shared.images.prepared().await? {
+        if key.sandbox == record.sandbox {
+            shared.images.release(&key).await?;
+        }
     }
     if release {
-        shared.release(&record.sandbox).await?;
+        return shared.release(&record.sandbox).await;
     }
-    Ok(())
+    // What containers wrote stays; what the document says is provided anew, for it may have changed.
+    let kept = |name: &str| {
+        let volumes = &record.document.properties.volumes;
+        let volume = volumes.iter().find(|v| v.name == name);
+        volume.is_some_and(|v| v.empty_dir.is_some())
+    };
+    shared.release_volumes(&record.sandbox, kept).await
 }
 
 async fn save_logs(task: &Task, sandbox: &Arc<dyn Sandbox>) -> BTreeMap<String, String> {
@@ -471,18 +572,32 @@ async fn save_logs(task: &Task, sandbox: &Arc<dyn Sandbox>) -> BTreeMap<String, 
     let apps = properties.containers.iter().map(|c| &c.name);
     let inits = properties.init_containers.iter().map(|c| &c.name);
     let mut saved = BTreeMap::new();
-    for container in apps.chain(inits) {
-        let query = LogQuery {
-            tail: Some(options.stopped_log_lines),
-            ..Default::default()
-        };
-        let Ok(stream) = sandbox.logs(container, query).await else {
-            continue;
-        };
-        let lines: Vec<_> = stream.filter_map(|l| async { l.ok() }).collect().await;
-        let text = logs::text(&lines, true);
-        let kept = logs::last_bytes(&text, options.stopped_log_bytes);
-        saved.insert(container.clone(), kept.to_owned());
+    let saving = async {
+        for container in apps.chain(inits) {
+            let query = LogQuery {
+                tail: Some(options.stopped_log_lines),
+                ..Default::default()
+            };
+            let reading = async {
+                let stream = sandbox.logs(container, query).await?;
+                Ok(logs::end(stream, true, options.stopped_log_bytes).await.0)
+            };
+            match guard::caught("sandbox.logs", reading).await {
+                Ok(text) => {
+                    saved.insert(container.clone(), text);
+                }
+                // It was never started, or went with its supervisor.
+                Err(error) => {
+                    tracing::debug!(group = %task.record.group, %container, error = %error.chain(), "no log to keep");
+                }
+            }
+        }
+    };
+    if guard::within(&*task.shared.clock, LOGS_LIMIT, saving)
+        .await
+        .is_none()
+    {
+        tracing::warn!(group = %task.record.group, "the logs could not be read in time and are lost in part");
     }
     saved
 }
@@ -490,27 +605,43 @@ async fn save_logs(task: &Task, sandbox: &Arc<dyn Sandbox>) -> BTreeMap<String, 
 /// Tells the group's task what the sandbox's containers do, from the first state on, until the
 /// sandbox is gone or given up.
 pub(crate) async fn watch_sandbox(
+    clock: Arc<dyn Clock>,
     epoch: u64,
     sandbox: Arc<dyn Sandbox>,
     sender: mpsc::UnboundedSender<Message>,
     stop: CancellationToken,
 ) {
     let mut seen = None;
+    let mut failures = 0;
     loop {
+        let asking = guard::caught("sandbox.changed", async {
+            match seen {
+                None => sandbox.status().await,
+                Some(generation) => sandbox.changed(generation).await,
+            }
+        });
         let status = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            status = async { match seen {
-                None => sandbox.status().await,
-                Some(generation) => sandbox.changed(generation).await,
-            } } => status,
+            status = asking => status,
         };
         let (observation, end) = match status {
             Ok(status) => {
+                failures = 0;
                 seen = Some(status.generation);
                 (Observation::Sandbox { epoch, status }, false)
             }
+            // A sandbox is not given up for an error of the moment.
+            Err(error) if error.kind() != ErrorKind::Lost && failures < WATCH_TRIES => {
+                failures += 1;
+                tracing::warn!(sandbox = %sandbox.id(), failures, error = %error.chain(), "the sandbox does not say how it is; asked again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = clock.sleep_until(clock.now() + RETRY) => continue,
+                }
+            }
             Err(error) => {
+                tracing::error!(sandbox = %sandbox.id(), error = %error.chain(), "the sandbox is lost");
                 let message = error.chain();
                 (Observation::SandboxLost { epoch, message }, true)
             }

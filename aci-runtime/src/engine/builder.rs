@@ -1,22 +1,18 @@
 //! Putting an engine together, and taking over what an earlier one left.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use aci_core::contract::{
-    Clock, GroupRecord, GroupStore, ImageStore, Isolation, NetworkDriver, Sandbox, SystemClock,
-    VolumeDriver,
+    Clock, GroupStore, ImageStore, Isolation, NetworkDriver, SystemClock, VolumeDriver,
 };
 use aci_core::error::{Error, ErrorKind, Result};
-use aci_core::id::SandboxId;
 use aci_core::size::{Capacity, Cpu, Memory};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::actor::Actor;
 use super::admission::Seats;
-use super::{Engine, EngineOptions, LastHandle, Shared, lock};
+use super::{Engine, EngineOptions, LastHandle, Shared};
 
 /// Puts an [`Engine`] together.
 #[derive(Clone, Debug, Default)]
@@ -85,10 +81,11 @@ impl EngineBuilder {
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) naming a part that is missing; whatever the parts answer
-    /// when they are asked what exists. Groups that run are left as they are then.
+    /// when they are asked what exists or for a sandbox. Groups that run are left as they are then.
     ///
     /// # Cancel safety
-    /// Orphans may have been removed and groups adopted; building again goes on.
+    /// Orphans may have been removed; no task is left. Build again.
+    #[tracing::instrument(name = "engine.build", skip_all)]
     pub async fn build(self) -> Result<Engine> {
         let missing = |what: &str| {
             Error::new(
@@ -117,19 +114,21 @@ impl EngineBuilder {
             clock: self
                 .clock
                 .unwrap_or_else(|| Arc::new(SystemClock::default())),
+            closing: stop.child_token(),
             stop: stop.clone(),
             tracker: TaskTracker::new(),
-            notices,
+            notices: Mutex::new(Some(notices)),
             members: Mutex::default(),
             seats: Mutex::new(Seats::new(capacity, self.options.clone())),
-            samples: Mutex::default(),
-            accepting: tokio::sync::Mutex::new(()),
+            accepting: Arc::default(),
             options: self.options,
         });
+        // Whatever happens below, no task outlives a build that did not come to its end.
+        let last = Arc::new(LastHandle(stop));
         shared.reopen().await?;
         Ok(Engine {
             shared,
-            _last: Arc::new(LastHandle(stop)),
+            _last: last,
         })
     }
 }
@@ -149,78 +148,5 @@ fn machine() -> Capacity {
         cpu: Cpu::from_whole_cores(u32::try_from(cores).unwrap_or(u32::MAX)),
         memory: Memory::from_bytes(bytes),
         gpus: Vec::new(),
-    }
-}
-
-impl Shared {
-    async fn reopen(self: &Arc<Self>) -> Result<()> {
-        let records = self.store.list().await?;
-        let known: BTreeSet<SandboxId> = records.iter().map(|r| r.sandbox.clone()).collect();
-        self.remove_orphans(&known).await?;
-        for record in records {
-            self.take_up(record).await?;
-        }
-        Ok(())
-    }
-
-    /// What the parts have and no record knows: left by a crash between two steps.
-    async fn remove_orphans(&self, known: &BTreeSet<SandboxId>) -> Result<()> {
-        for id in self.isolation.list().await? {
-            if !known.contains(&id) {
-                tracing::warn!(sandbox = %id, "removing a sandbox that no record knows");
-                self.isolation.remove(&id).await?;
-            }
-        }
-        for attachment in self.network.list().await? {
-            if !known.contains(&attachment.sandbox) {
-                self.network.detach(&attachment.sandbox).await?;
-            }
-        }
-        for key in self.images.prepared().await? {
-            if !known.contains(&key.sandbox) {
-                self.images.release(&key).await?;
-            }
-        }
-        for driver in &self.volumes {
-            for volume in driver.list().await? {
-                if !known.contains(&volume.sandbox) {
-                    driver.release(&volume.sandbox, &volume.name).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Goes on with one group where the journal says that it was.
-    async fn take_up(self: &Arc<Self>, mut record: GroupRecord) -> Result<()> {
-        let mut sandbox: Option<Arc<dyn Sandbox>> = None;
-        let mut status = None;
-        if !record.lifecycle.is_settled() {
-            match self.isolation.adopt(&record.sandbox).await {
-                Ok(found) => match found.status().await {
-                    Ok(now) => {
-                        sandbox = Some(found);
-                        status = Some(now);
-                    }
-                    Err(error) => {
-                        tracing::warn!(group = %record.group, error = %error.chain(), "the sandbox does not answer");
-                    }
-                },
-                Err(error) => {
-                    tracing::warn!(group = %record.group, error = %error.chain(), "the sandbox is gone");
-                }
-            }
-        }
-        let now = self.clock.now();
-        let group = record.group.clone();
-        if !record.lifecycle.is_settled() {
-            lock(&self.seats).seat(&group, &record.document);
-        }
-        let actions = record.lifecycle.resume(status.as_ref(), now);
-        tracing::info!(%group, adopted = sandbox.is_some(), "group taken up");
-        let member = Actor::spawn(self, record, sandbox, actions);
-        lock(&self.members).insert(group, member);
-        metrics::gauge!("aci_groups").increment(1.0);
-        Ok(())
     }
 }

@@ -14,10 +14,8 @@ use aci_core::id::{GroupRef, SandboxId};
 use aci_core::lifecycle::{Command, GroupState, ProvisioningState};
 use aci_core::model::{ContainerGroup, ContainerInstanceView, Secret};
 use aci_core::time::Timestamp;
-use futures_util::StreamExt;
-use tokio::sync::oneshot;
 
-use super::actor::{Member, Message, Snapshot};
+use super::actor::{Member, Snapshot, Wish};
 use super::notice::Notices;
 use super::{Shared, act, closed, compose, lock, logs, not_found, reply};
 
@@ -159,13 +157,15 @@ impl Group {
     /// What the group has cost so far.
     #[must_use]
     pub fn bill(&self) -> Bill {
-        self.record().ledger.bill(self.shared.clock.now())
+        self.record()
+            .ledger
+            .bill(self.shared.clock.now() + self.member.ahead)
     }
 
     /// What happens to this group from now on.
     #[must_use]
     pub fn watch(&self) -> Notices {
-        Notices::new(self.shared.notices.subscribe(), Some(self.group.clone()))
+        self.shared.notices(Some(self.group.clone()))
     }
 
     /// A container or init container by name.
@@ -192,7 +192,11 @@ impl Group {
         })
     }
 
-    /// Waits until all containers run, or have ended well.
+    /// Waits until all containers were started and nothing else is under way, or they have ended
+    /// well. While an update or a restart goes on, it waits for its end.
+    ///
+    /// A container that ends again and again counts as started, as in ACI, where its group is
+    /// `Running` too: its restart count and its state `Waiting` with `CrashLoopBackOff` tell.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) with ACI's code if the group failed, in the words of what
@@ -206,10 +210,11 @@ impl Group {
         self.until("group.running", |snapshot| {
             let lifecycle = &snapshot.record.lifecycle;
             match lifecycle.state() {
-                GroupState::Running | GroupState::Succeeded => Some(Ok(())),
+                GroupState::Running if lifecycle.is_up() => Some(Ok(())),
+                GroupState::Succeeded => Some(Ok(())),
                 GroupState::Failed => Some(Err(self.failure(&snapshot.record))),
                 GroupState::Stopped => Some(Err(stopped(&self.group))),
-                GroupState::Pending => None,
+                GroupState::Running | GroupState::Pending => None,
             }
         })
         .await
@@ -279,15 +284,13 @@ impl Group {
     }
 
     async fn ask(&self, command: Command) -> Result<()> {
-        self.member
-            .ask(&self.group, |reply: oneshot::Sender<Result<()>>| {
-                Message::Command(command, reply)
-            })
-            .await
+        self.member.ask(&self.group, Wish::Do(command)).await
     }
 
     /// Starts a stopped or ended group again, as a new deployment. It returns when the wish is in
-    /// the journal.
+    /// the journal; if there is no room now and the engine's
+    /// [`when_full`](super::EngineOptions::when_full) lets groups wait, the group is `Pending` until
+    /// there is.
     ///
     /// # Errors
     /// [`Exhausted`](ErrorKind::Exhausted) if there is no room now;
@@ -295,26 +298,14 @@ impl Group {
     ///
     /// # Cancel safety
     /// The wish was accepted or not; [`Group::state`] tells.
+    #[tracing::instrument(skip_all, fields(group = %self.group))]
     pub async fn start(&self) -> Result<()> {
-        let record = self.record();
-        if !record.lifecycle.is_settled() {
-            return self.ask(Command::Start).await;
-        }
-        let entered =
-            lock(&self.shared.seats).enter(&self.group, &record.document, &self.shared.options)?;
-        if !entered {
-            // It waits for room and is started when there is some.
-            return Ok(());
-        }
-        let asked = self.ask(Command::Start).await;
-        if asked.is_err() {
-            self.shared.leave(&self.group);
-        }
-        asked
+        self.ask(Command::Start).await
     }
 
     /// Stops the group and waits until it is stopped: each container gets its stop signal, and
-    /// after the grace period the kill. Nothing happens if the group has ended by itself.
+    /// after the grace period the kill. Nothing happens if the group has ended by itself; a group
+    /// that waits for room gives its place up.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if it was deleted; [`Cancelled`](ErrorKind::Cancelled) if
@@ -322,10 +313,15 @@ impl Group {
     ///
     /// # Cancel safety
     /// Once accepted the stop goes on without the caller.
+    #[tracing::instrument(skip_all, fields(group = %self.group))]
     pub async fn stop(&self) -> Result<()> {
+        let rests = self.snapshot().rests;
         self.ask(Command::Stop).await?;
         self.until("group.stop", |snapshot| {
-            snapshot.record.lifecycle.is_settled().then_some(Ok(()))
+            // It may have been started again since.
+            let lifecycle = &snapshot.record.lifecycle;
+            let rested = lifecycle.is_settled() || snapshot.rests > rests;
+            rested.then_some(Ok(()))
         })
         .await
     }
@@ -351,11 +347,11 @@ impl Group {
     /// # Cancel safety
     /// Once accepted the deletion goes on without the caller.
     pub async fn delete(&self) -> Result<()> {
-        let asked = self.ask(Command::Delete).await;
-        if asked.is_err() && self.snapshot().gone {
-            return Ok(());
+        match self.ask(Command::Delete).await {
+            // It was deleted before.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            asked => asked?,
         }
-        asked?;
         let gone = self
             .until::<()>("group.delete", |_| None)
             .await
@@ -372,13 +368,8 @@ impl Group {
     /// # Cancel safety
     /// The tags were replaced or not.
     pub async fn set_tags(&self, tags: impl IntoIterator<Item = (String, String)>) -> Result<()> {
-        let mut document = self.record().document.clone();
-        document.tags = tags.into_iter().collect();
-        self.member
-            .ask(&self.group, |reply| {
-                Message::Update(Box::new(document), None, reply)
-            })
-            .await
+        let tags = tags.into_iter().collect();
+        self.member.ask(&self.group, Wish::Tags(tags)).await
     }
 
     /// What the containers use now.
@@ -392,7 +383,7 @@ impl Group {
         let sandbox = self.sandbox()?;
         let stats = sandbox.stats().await?;
         let record = self.record();
-        let before = lock(&self.shared.samples).insert(self.group.clone(), stats.clone());
+        let before = lock(&self.member.sample).replace(stats.clone());
         let containers = stats
             .containers
             .iter()
@@ -506,12 +497,14 @@ impl ContainerHandle {
             };
             match sandbox.logs(&self.name, query).await {
                 Ok(stream) => {
-                    let lines: Vec<_> = stream.filter_map(|l| async { l.ok() }).collect().await;
-                    let text = logs::text(&lines, options.timestamps);
                     let limit = usize::try_from(self.group.shared.options.running_log_bytes);
-                    return Ok(logs::last_bytes(&text, limit.unwrap_or(usize::MAX)).to_owned());
+                    let limit = limit.unwrap_or(usize::MAX);
+                    return match logs::end(stream, options.timestamps, limit).await {
+                        (_, Some(error)) => Err(error),
+                        (text, None) => Ok(text),
+                    };
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Lost) => {}
                 Err(error) => return Err(error),
             }
         }

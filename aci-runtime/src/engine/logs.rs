@@ -1,24 +1,41 @@
 //! Logs as text.
 
-use aci_core::contract::LogLine;
+use aci_core::contract::{LogLine, LogStream};
+use aci_core::error::Error;
+use futures_util::StreamExt;
 
-/// The lines as one text, each ended by a line feed unless it goes on in the next record; with
-/// times in front if asked for (ACI's `timestamps`).
-pub(crate) fn text(lines: &[LogLine], timestamps: bool) -> String {
-    let mut text = String::new();
-    let mut begins = true;
-    for line in lines {
-        if timestamps && begins {
-            text.push_str(&line.at.to_string());
-            text.push(' ');
+/// The end of a log as text within so many bytes, and the error that ended it early, if one did.
+/// No more than about twice of that is ever in memory, however long the log is.
+pub(crate) async fn end(
+    mut stream: LogStream,
+    timestamps: bool,
+    bytes: usize,
+) -> (String, Option<Error>) {
+    let (mut text, mut begins) = (String::new(), true);
+    while let Some(line) = stream.next().await {
+        match line {
+            Ok(line) => push(&mut text, &mut begins, &line, timestamps),
+            Err(error) => return (last_bytes(&text, bytes).to_owned(), Some(error)),
         }
-        text.push_str(&String::from_utf8_lossy(&line.line));
-        begins = !line.partial;
-        if begins {
-            text.push('\n');
+        if text.len() > bytes.saturating_mul(2) {
+            text = last_bytes(&text, bytes).to_owned();
         }
     }
-    text
+    (last_bytes(&text, bytes).to_owned(), None)
+}
+
+/// Appends a line, ended by a line feed unless it goes on in the next record; with its time in
+/// front if asked for (ACI's `timestamps`).
+fn push(text: &mut String, begins: &mut bool, line: &LogLine, timestamps: bool) {
+    if timestamps && *begins {
+        text.push_str(&line.at.to_string());
+        text.push(' ');
+    }
+    text.push_str(&String::from_utf8_lossy(&line.line));
+    *begins = !line.partial;
+    if *begins {
+        text.push('\n');
+    }
 }
 
 /// The end of a text within so many bytes, beginning with a whole line where there is one.
@@ -75,8 +92,15 @@ mod tests {
     #[test]
     fn a_cut_line_is_joined_again() {
         let lines = [line("a", false), line("b", true), line("c", false)];
-        assert_eq!(text(&lines, false), "a\nbc\n");
-        let timed = text(&lines, true);
+        let text = |timestamps| {
+            let (mut text, mut begins) = (String::new(), true);
+            for line in &lines {
+                push(&mut text, &mut begins, line, timestamps);
+            }
+            text
+        };
+        assert_eq!(text(false), "a\nbc\n");
+        let timed = text(true);
         assert_eq!(timed, "1970-01-01T00:00:01Z a\n1970-01-01T00:00:01Z bc\n");
         assert_eq!(without_times(&timed), "a\nbc\n");
     }
@@ -89,6 +113,19 @@ mod tests {
         assert_eq!(last_lines("a\nb", 1), "b");
         assert_eq!(last_lines("a\n", 5), "a\n");
         assert_eq!(last_lines("a\n", 0), "");
+    }
+
+    /// A log without end must not fill the memory of whoever reads its end.
+    #[tokio::test]
+    async fn of_an_endless_log_only_the_end_is_held() {
+        let lines =
+            futures_util::stream::iter((0..200_000).map(|i| Ok(line(&i.to_string(), false))));
+        let (text, error) = end(Box::pin(lines), false, 20).await;
+        assert_eq!((text.as_str(), error.is_none()), ("199998\n199999\n", true));
+        let lost = Error::new(aci_core::error::ErrorKind::Lost, "x", "y");
+        let lines = futures_util::stream::iter([Ok(line("a", false)), Err(lost)]);
+        let (text, error) = end(Box::pin(lines), false, 20).await;
+        assert_eq!((text.as_str(), error.is_some()), ("a\n", true));
     }
 
     proptest! {

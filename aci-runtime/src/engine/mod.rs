@@ -6,12 +6,16 @@ mod admission;
 mod builder;
 mod check;
 mod compose;
+mod guard;
 mod handle;
 mod logs;
+mod meter;
 mod notice;
 mod options;
 mod probe;
+mod reopen;
 mod reply;
+mod scope;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -21,18 +25,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aci_core::bill::Rate;
 use aci_core::contract::{
     Clock, GroupRecord, GroupStore, ImageStore, Isolation, IsolationCapability, NetworkCapability,
-    NetworkDriver, SandboxStats, VolumeDriver,
+    NetworkDriver, Sandbox, VolumeDriver,
 };
-use aci_core::error::{Error, ErrorKind, Result};
+use aci_core::error::{Applied, Error, ErrorKind, Result};
 use aci_core::id::{GroupRef, SandboxId};
-use aci_core::lifecycle::{Command, Lifecycle, Plan, UpdateKind, update_kind};
+use aci_core::lifecycle::{Action, Command, Lifecycle, Plan};
 use aci_core::model::ContainerGroup;
 use aci_core::size::{Capacity, GroupSize, InUse, Limits, Quota};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
-use actor::{Actor, Member, Message};
+use actor::{Actor, JOURNAL_RETRY, Member, Message, Wish};
 use admission::Seats;
 
 pub use builder::EngineBuilder;
@@ -92,13 +97,14 @@ pub(crate) struct Shared {
     pub(crate) options: EngineOptions,
     pub(crate) stop: CancellationToken,
     pub(crate) tracker: TaskTracker,
-    notices: broadcast::Sender<Notice>,
+    /// Set when nothing new is accepted any more; `stop` sets it too.
+    closing: CancellationToken,
+    /// None after the shutdown, so that watchers see the end.
+    notices: Mutex<Option<broadcast::Sender<Notice>>>,
     members: Mutex<BTreeMap<GroupRef, Member>>,
     seats: Mutex<Seats>,
-    /// The last measurement of each group, to tell the load since then.
-    samples: Mutex<BTreeMap<GroupRef, SandboxStats>>,
-    /// Held while a group is created or updated, so that two of one name cannot both be new.
-    accepting: tokio::sync::Mutex<()>,
+    /// Held while a group is created, so that two of one name cannot both be new.
+    accepting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl fmt::Debug for Shared {
@@ -125,8 +131,67 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     pub(crate) fn tell(&self, notice: Notice) {
-        // Nobody needs to listen.
-        let _ = self.notices.send(notice);
+        if let Some(notices) = &*lock(&self.notices) {
+            // Nobody needs to listen.
+            let _ = notices.send(notice);
+        }
+    }
+
+    pub(crate) fn notices(&self, only: Option<GroupRef>) -> Notices {
+        match &*lock(&self.notices) {
+            Some(notices) => Notices::new(notices.subscribe(), only),
+            // The sender is gone at once, so the stream has ended.
+            None => Notices::new(broadcast::channel(1).1, only),
+        }
+    }
+
+    /// Whether new groups and starts are accepted.
+    ///
+    /// # Errors
+    /// [`Cancelled`](ErrorKind::Cancelled) when the engine shuts down.
+    pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
+        if self.closing.is_cancelled() {
+            return Err(closed(operation));
+        }
+        Ok(())
+    }
+
+    /// Writes a record, unless the engine ends before.
+    ///
+    /// # Errors
+    /// The store's; [`Cancelled`](ErrorKind::Cancelled) if the engine ends, and then the record may
+    /// have been written.
+    pub(crate) async fn write(&self, record: &GroupRecord, end: &CancellationToken) -> Result<()> {
+        let begun = self.clock.now();
+        let written = tokio::select! {
+            biased;
+            written = guard::caught("store.put", self.store.put(record)) => written,
+            () = end.cancelled() => {
+                return Err(closed("store.put").on(&record.group).applied(Applied::Unknown));
+            }
+        };
+        meter::journal(written.is_ok(), self.clock.now().since(begun));
+        written
+    }
+
+    /// Deletes a record, as long as it takes; `false` if the engine ends before.
+    pub(crate) async fn erase(&self, group: &GroupRef, end: &CancellationToken) -> bool {
+        loop {
+            let erased = tokio::select! {
+                biased;
+                erased = guard::caught("store.remove", self.store.remove(group)) => erased,
+                () = end.cancelled() => return false,
+            };
+            meter::journal(erased.is_ok(), std::time::Duration::ZERO);
+            let Err(error) = erased else {
+                return true;
+            };
+            tracing::error!(%group, error = %error.chain(), "the record cannot be deleted; tried again");
+            tokio::select! {
+                () = end.cancelled() => return false,
+                () = self.clock.sleep_until(self.clock.now() + JOURNAL_RETRY) => {}
+            }
+        }
     }
 
     pub(crate) fn rate(&self, document: &ContainerGroup) -> Rate {
@@ -165,9 +230,18 @@ impl Shared {
     /// Gives back what belongs to a deployment outside of its sandbox: address and volumes.
     pub(crate) async fn release(&self, sandbox: &SandboxId) -> Result<()> {
         self.network.detach(sandbox).await?;
+        self.release_volumes(sandbox, |_| false).await
+    }
+
+    /// Gives back a deployment's volumes, but for some.
+    pub(crate) async fn release_volumes(
+        &self,
+        sandbox: &SandboxId,
+        keep: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         for driver in &self.volumes {
             for volume in driver.list().await? {
-                if volume.sandbox == *sandbox {
+                if volume.sandbox == *sandbox && !keep(&volume.name) {
                     driver.release(sandbox, &volume.name).await?;
                 }
             }
@@ -182,23 +256,44 @@ impl Shared {
     /// Takes a group that is gone out of the list and lets the next one in.
     pub(crate) fn forget(&self, group: &GroupRef) {
         lock(&self.members).remove(group);
-        lock(&self.samples).remove(group);
         self.leave(group);
-        metrics::gauge!("aci_groups").decrement(1.0);
     }
 
     /// A group gave up its place; those that wait and fit now are started.
     pub(crate) fn leave(&self, group: &GroupRef) {
         let admitted = lock(&self.seats).leave(group);
-        for next in admitted {
-            let Some(member) = self.member(&next) else {
-                lock(&self.seats).leave(&next);
-                continue;
-            };
-            let (reply, _) = tokio::sync::oneshot::channel();
-            // A group that refuses to start gives its place up again by itself.
-            let _ = member.sender.send(Message::Command(Command::Start, reply));
+        self.admitted(admitted);
+    }
+
+    /// Tells groups that they have a place. One that has no task yet asks for itself.
+    pub(crate) fn admitted(&self, groups: Vec<GroupRef>) {
+        for group in groups {
+            if let Some(member) = self.member(&group) {
+                // Without a receiver the group is gone, and gives its place up by that.
+                let _ = member.sender.send(Message::Admitted);
+            }
         }
+    }
+
+    /// Begins a group's task and lists it, as one step: the task may end at once and take the
+    /// group off the list again.
+    pub(crate) fn enlist(
+        self: &Arc<Self>,
+        record: GroupRecord,
+        sandbox: Option<Arc<dyn Sandbox>>,
+        first: Vec<Action>,
+        told: u64,
+    ) -> Member {
+        let mut members = lock(&self.members);
+        let group = record.group.clone();
+        let member = Actor::spawn(self, record, sandbox, first, told);
+        members.insert(group.clone(), member.clone());
+        drop(members);
+        // It may have got its place before it could be told.
+        if lock(&self.seats).is_seated(&group) {
+            let _ = member.sender.send(Message::Admitted);
+        }
+        member
     }
 }
 
@@ -244,9 +339,7 @@ impl Engine {
         mut document: ContainerGroup,
     ) -> Result<Group> {
         let shared = &self.shared;
-        if shared.stop.is_cancelled() {
-            return Err(closed("group.create"));
-        }
+        shared.open("group.create")?;
         if document.name.is_empty() {
             group.name().clone_into(&mut document.name);
         }
@@ -257,7 +350,10 @@ impl Engine {
         shared.check(&document)?;
         // The work goes on when the caller gives up, so that acceptance is never half done.
         let (shared, task_group) = (Arc::clone(shared), group.clone());
-        let accepted = tokio::spawn(async move { shared.accept(task_group, document).await }).await;
+        let tracker = shared.tracker.clone();
+        let accepted = tracker
+            .spawn(async move { shared.accept(task_group, document).await }.in_current_span())
+            .await;
         match accepted {
             Ok(member) => Ok(Group::new(Arc::clone(&self.shared), group, member?)),
             Err(e) => Err(Error::new(
@@ -273,9 +369,13 @@ impl Engine {
     /// A group by name.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) with ARM's `ResourceNotFound`.
+    /// [`NotFound`](ErrorKind::NotFound) with ARM's `ResourceNotFound`;
+    /// [`Cancelled`](ErrorKind::Cancelled) after the shutdown.
     pub fn get(&self, group: impl Into<GroupRef>) -> Result<Group> {
         let group = group.into();
+        if self.shared.stop.is_cancelled() {
+            return Err(closed("group.get").on(group));
+        }
         let member = self
             .shared
             .member(&group)
@@ -306,6 +406,9 @@ impl Engine {
     /// # Cancel safety
     /// Once the wish is in the journal the deletion goes on without the caller.
     pub async fn delete(&self, group: impl Into<GroupRef>) -> Result<()> {
+        if self.shared.stop.is_cancelled() {
+            return Err(closed("group.delete"));
+        }
         match self.get(group) {
             Ok(group) => group.delete().await,
             Err(_) => Ok(()),
@@ -315,7 +418,7 @@ impl Engine {
     /// What happens to all groups from now on.
     #[must_use]
     pub fn watch(&self) -> Notices {
-        Notices::new(self.shared.notices.subscribe(), None)
+        self.shared.notices(None)
     }
 
     /// How much of the host is in use.
@@ -336,24 +439,32 @@ impl Engine {
         self.shared.network.capability()
     }
 
-    /// Ends the engine.
+    /// Ends the engine. From the call on nothing new is accepted; when it returns no task of the
+    /// engine runs any more.
     ///
     /// # Errors
     /// [`Timeout`](ErrorKind::Timeout) naming the groups that did not stop within their grace
-    /// period and a minute; they are left as they are.
+    /// period and a minute; they are left as they are, for the next engine.
     ///
     /// # Cancel safety
     /// Groups may be stopping; call it again.
+    #[tracing::instrument(skip(self))]
     pub async fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let shared = &self.shared;
+        shared.closing.cancel();
+        // What is being accepted now is accepted or refused before the list is made.
+        drop(shared.accepting.lock().await);
         let mut late = Vec::new();
         if how == Shutdown::StopGroups {
             let groups = self.list();
+            let limit = shared.options.grace + std::time::Duration::from_secs(60);
             let stops = groups.iter().map(|group| async move {
-                let limit = self.shared.options.grace + std::time::Duration::from_secs(60);
-                match tokio::time::timeout(limit, group.stop()).await {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(format!("{}: {error}", group.name())),
-                    Err(_) => Some(group.name().to_string()),
+                match guard::within(&*shared.clock, limit, group.stop()).await {
+                    Some(Ok(())) => None,
+                    // Deleted meanwhile.
+                    Some(Err(error)) if error.kind() == ErrorKind::NotFound => None,
+                    Some(Err(error)) => Some(format!("{}: {error}", group.name())),
+                    None => Some(group.name().to_string()),
                 }
             });
             late = futures_util::future::join_all(stops)
@@ -362,10 +473,12 @@ impl Engine {
                 .flatten()
                 .collect();
         }
-        self.shared.stop.cancel();
-        self.shared.tracker.close();
-        self.shared.tracker.wait().await;
-        lock(&self.shared.members).clear();
+        shared.stop.cancel();
+        shared.tracker.close();
+        shared.tracker.wait().await;
+        lock(&shared.members).clear();
+        *lock(&shared.notices) = None;
+        tracing::info!("the engine has ended");
         if late.is_empty() {
             Ok(())
         } else {
@@ -381,22 +494,48 @@ impl Engine {
 impl Shared {
     /// Creates or updates, as one step against all others.
     async fn accept(self: &Arc<Self>, group: GroupRef, document: ContainerGroup) -> Result<Member> {
-        let _accepting = self.accepting.lock().await;
-        match self.member(&group) {
-            Some(member) => {
-                self.update(&group, &member, document).await?;
-                Ok(member)
-            }
-            None => self.create(group, document).await,
+        let accepting = Arc::clone(&self.accepting).lock_owned().await;
+        self.open("group.create")?;
+        let Some(member) = self.member(&group) else {
+            return self.create(group, document, accepting).await;
+        };
+        // A group that exists takes its wishes one after the other by itself.
+        drop(accepting);
+        match member.ask(&group, Wish::Put(Box::new(document))).await {
+            Ok(()) => Ok(member),
+            // It was deleted in this moment.
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::new(
+                ErrorKind::Conflict,
+                "group.create",
+                format!(
+                    "The container group '{}' is still transitioning, please retry later.",
+                    group.name()
+                ),
+            )
+            .on(group)
+            .code("ContainerGroupTransitioning")
+            .because(error)),
+            Err(error) => Err(error),
         }
     }
 
-    async fn create(self: &Arc<Self>, group: GroupRef, document: ContainerGroup) -> Result<Member> {
+    async fn create(
+        self: &Arc<Self>,
+        group: GroupRef,
+        document: ContainerGroup,
+        accepting: tokio::sync::OwnedMutexGuard<()>,
+    ) -> Result<Member> {
         let now = self.clock.now();
-        let admitted = lock(&self.seats).enter(&group, &document, &self.options)?;
+        let (admitted, _) = lock(&self.seats).enter(&group, &document)?;
+        let mut lifecycle = Lifecycle::new(self.plan(&group, &document), now);
+        let first = if admitted {
+            lifecycle.command(Command::Start, now)
+        } else {
+            Ok(Vec::new())
+        };
         let record = GroupRecord {
             sandbox: SandboxId::generate(group.name()),
-            lifecycle: Lifecycle::new(self.plan(&group, &document), now),
+            lifecycle,
             ledger: aci_core::bill::Ledger::default(),
             attachment: None,
             saved_logs: BTreeMap::new(),
@@ -405,66 +544,25 @@ impl Shared {
             group: group.clone(),
             document,
         };
-        if let Err(error) = self.store.put(&record).await {
-            self.leave(&group);
-            return Err(error);
-        }
-        let member = Actor::spawn(self, record, None, Vec::new());
-        lock(&self.members).insert(group.clone(), member.clone());
-        metrics::gauge!("aci_groups").increment(1.0);
-        if admitted {
-            member
-                .ask(&group, |reply| Message::Command(Command::Start, reply))
-                .await?;
-        }
-        Ok(member)
-    }
-
-    async fn update(
-        self: &Arc<Self>,
-        group: &GroupRef,
-        member: &Member,
-        document: ContainerGroup,
-    ) -> Result<()> {
-        let record = Arc::clone(&member.snapshot.borrow().record);
-        let ended = record.lifecycle.is_settled();
-        let kind = if ended {
-            UpdateKind::Restart { new_sandbox: true }
-        } else {
-            update_kind(&record.document, &document)?
+        let written = match first {
+            Ok(first) => self.write(&record, &self.closing).await.map(|()| first),
+            Err(error) => Err(error),
         };
-        let command = match kind {
-            UpdateKind::None | UpdateKind::InPlaceTagsOnly => None,
-            // The files of a config map are written when the sandbox is made.
-            UpdateKind::ConfigMapOnly => Some(true),
-            UpdateKind::Restart { new_sandbox } => Some(new_sandbox),
-        }
-        .map(|new_sandbox| Command::Update {
-            plan: self.plan(group, &document),
-            new_sandbox,
-        });
-        let mut entered = false;
-        if ended {
-            entered = lock(&self.seats).enter(group, &document, &self.options)?;
-            if !entered {
-                return Err(Error::new(
-                    ErrorKind::Exhausted,
-                    "group.update",
-                    "there is no room to start the group again now",
-                )
-                .on(group)
-                .code("ServiceUnavailable"));
+        match written {
+            Ok(first) => Ok(self.enlist(record, None, first, 0)),
+            Err(error) => {
+                self.leave(&group);
+                if error.state_changed() != Applied::Nothing {
+                    // It may be in the journal all the same, where the next engine would find it.
+                    let shared = Arc::clone(self);
+                    self.tracker.spawn(async move {
+                        shared.erase(&group, &shared.closing).await;
+                        drop(accepting);
+                    });
+                }
+                Err(error)
             }
         }
-        let done = member
-            .ask(group, |reply| {
-                Message::Update(Box::new(document), command, reply)
-            })
-            .await;
-        if done.is_err() && entered {
-            self.leave(group);
-        }
-        done
     }
 
     pub(crate) fn plan(&self, group: &GroupRef, document: &ContainerGroup) -> Plan {

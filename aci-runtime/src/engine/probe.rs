@@ -21,6 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::guard::within;
 use super::tls;
 
 /// How much of a failing probe's output is shown, in bytes.
@@ -33,7 +34,7 @@ pub(crate) struct Outcome {
     pub(crate) message: String,
 }
 
-fn failed(message: impl Into<String>) -> Outcome {
+pub(crate) fn failed(message: impl Into<String>) -> Outcome {
     Outcome {
         success: false,
         message: message.into(),
@@ -55,7 +56,7 @@ pub(crate) async fn run(
     if let Some(exec) = &probe.exec {
         run_exec(clock, sandbox, container, &exec.command, timeout).await
     } else if let Some(get) = &probe.http_get {
-        match within(clock, timeout, run_http(sandbox, get, address, timeout)).await {
+        match within(&**clock, timeout, run_http(sandbox, get, address, timeout)).await {
             Some(outcome) => outcome,
             None => failed(format!(
                 "no answer from {} within {} s",
@@ -65,20 +66,6 @@ pub(crate) async fn run(
         }
     } else {
         failed("the probe has neither exec nor httpGet")
-    }
-}
-
-/// The future's output, or `None` when the time is over.
-async fn within<T>(
-    clock: &Arc<dyn Clock>,
-    time: Duration,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let end = clock.now() + time;
-    tokio::select! {
-        biased;
-        output = future => Some(output),
-        () = clock.sleep_until(end) => None,
     }
 }
 
@@ -96,12 +83,18 @@ async fn run_exec(
         },
         stdin: false,
     };
-    let mut process = match sandbox.exec(container, spec).await {
-        Ok(process) => process,
-        Err(error) => return failed(error.message()),
+    let mut process = match within(&**clock, timeout, sandbox.exec(container, spec)).await {
+        Some(Ok(process)) => process,
+        Some(Err(error)) => return failed(error.message()),
+        None => {
+            return failed(format!(
+                "the command {command:?} could not be started within {} s",
+                timeout.as_secs()
+            ));
+        }
     };
     let mut output = Vec::new();
-    let ran = within(clock, timeout, async {
+    let ran = within(&**clock, timeout, async {
         let mut bounded = (&mut process.stdout).take(SHOWN);
         let _ = bounded.read_to_end(&mut output).await;
         if let Some(stderr) = &mut process.stderr {
