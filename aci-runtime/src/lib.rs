@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod engine;
+#[doc = include_str!("observability.md")]
+pub mod observability {}
 pub mod store;
 
 pub use engine::{

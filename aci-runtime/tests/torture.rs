@@ -132,8 +132,8 @@ fn fault(kind: u8) -> Fault {
 
 fn document(name: &str, kind: u8, cores: u8, version: u32) -> ContainerGroup {
     let init = "  initContainers:\n  - {name: init, properties: {image: job}}\n";
-    let volumes = "  volumes:\n  - {name: data, emptyDir: {}}\n";
-    let secret = "  volumes:\n  - {name: data, secret: {key: aGVsbG8=}}\n";
+    let volumes = "  volumes:\n  - {name: cache, emptyDir: {}}\n";
+    let secret = "  volumes:\n  - {name: cache, secret: {key: aGVsbG8=}}\n";
     let (policy, commands, extra) = match kind {
         0 => ("Always", ["[serve, '80']"; 3], format!("{init}{volumes}")),
         1 => (
@@ -522,6 +522,35 @@ impl World {
     }
 }
 
+/// A document that is refused would be no test.
+#[test]
+fn all_documents_are_accepted() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = World::new(0).await;
+        let engine = world.engine.clone().unwrap();
+        for kind in 0..5 {
+            for cores in 1..4 {
+                let document = document("web", kind, cores, 1);
+                let creating = engine.create_or_update(document);
+                let web = world.clock.drive(PATIENCE, creating).await.unwrap();
+                let web = web.unwrap();
+                world
+                    .clock
+                    .drive(PATIENCE, web.running())
+                    .await
+                    .unwrap()
+                    .ok();
+                assert_ne!(web.state(), GroupState::Pending);
+                let deleting = world.clock.drive(PATIENCE, web.delete()).await;
+                deleting.unwrap().unwrap();
+            }
+        }
+    });
+}
+
 fn live(seed: u64, steps: Vec<Step>) {
     // Without timers: the engine has to use its own clock everywhere.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -540,6 +569,8 @@ proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48),
         max_shrink_iters: 2_000,
+        // The shortest life that goes wrong is printed, and becomes a test of its own.
+        failure_persistence: None,
         ..ProptestConfig::default()
     })]
     #[test]

@@ -17,7 +17,7 @@ use aci_core::time::Timestamp;
 
 use super::actor::{Member, Snapshot, Wish};
 use super::notice::Notices;
-use super::{Shared, act, closed, compose, lock, logs, not_found, reply};
+use super::{Shared, act, closed, compose, guard, lock, logs, not_found, reply};
 
 /// A group of an engine. A clone is a second handle of the same group.
 #[derive(Clone, Debug)]
@@ -334,6 +334,7 @@ impl Group {
     ///
     /// # Cancel safety
     /// The wish was accepted or not; the restart counts tell.
+    #[tracing::instrument(skip_all, fields(group = %self.group))]
     pub async fn restart(&self) -> Result<()> {
         self.ask(Command::Restart).await
     }
@@ -346,6 +347,7 @@ impl Group {
     ///
     /// # Cancel safety
     /// Once accepted the deletion goes on without the caller.
+    #[tracing::instrument(skip_all, fields(group = %self.group))]
     pub async fn delete(&self) -> Result<()> {
         match self.ask(Command::Delete).await {
             // It was deleted before.
@@ -367,6 +369,7 @@ impl Group {
     ///
     /// # Cancel safety
     /// The tags were replaced or not.
+    #[tracing::instrument(skip_all, fields(group = %self.group))]
     pub async fn set_tags(&self, tags: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         let tags = tags.into_iter().collect();
         self.member.ask(&self.group, Wish::Tags(tags)).await
@@ -381,7 +384,7 @@ impl Group {
     /// Dropping the future changes nothing.
     pub async fn usage(&self) -> Result<GroupUsage> {
         let sandbox = self.sandbox()?;
-        let stats = sandbox.stats().await?;
+        let stats = guard::caught("sandbox.stats", sandbox.stats()).await?;
         let record = self.record();
         let before = lock(&self.member.sample).replace(stats.clone());
         let containers = stats
@@ -423,9 +426,9 @@ impl Group {
     /// A connection that was made is closed.
     pub async fn dial(&self, port: u16) -> Result<Box<dyn Duplex>> {
         let address = act::probe_address(&self.record());
-        self.sandbox()?
-            .dial(SocketAddr::new(address, port), Duration::from_secs(10))
-            .await
+        let sandbox = self.sandbox()?;
+        let dialling = sandbox.dial(SocketAddr::new(address, port), Duration::from_secs(10));
+        guard::caught("sandbox.dial", dialling).await
     }
 
     fn sandbox(&self) -> Result<Arc<dyn Sandbox>> {
@@ -495,7 +498,7 @@ impl ContainerHandle {
                 tail: options.tail,
                 ..Default::default()
             };
-            match sandbox.logs(&self.name, query).await {
+            match guard::caught("sandbox.logs", sandbox.logs(&self.name, query)).await {
                 Ok(stream) => {
                     let limit = usize::try_from(self.group.shared.options.running_log_bytes);
                     let limit = limit.unwrap_or(usize::MAX);
@@ -555,7 +558,8 @@ impl ContainerHandle {
     }
 
     async fn stream(&self, query: LogQuery) -> Result<LogStream> {
-        match self.group.sandbox()?.logs(&self.name, query).await {
+        let sandbox = self.group.sandbox()?;
+        match guard::caught("sandbox.logs", sandbox.logs(&self.name, query)).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(self.no_log()),
             other => other,
         }
@@ -584,11 +588,11 @@ impl ContainerHandle {
     ///
     /// # Cancel safety
     /// The signal may have been sent.
+    #[tracing::instrument(skip_all, fields(group = %self.group.group, container = self.name))]
     pub async fn signal(&self, signal: Signal) -> Result<()> {
-        self.group
-            .sandbox()?
-            .signal(&self.name, signal, false)
-            .await
+        let sandbox = self.group.sandbox()?;
+        let sending = sandbox.signal(&self.name, signal, false);
+        guard::caught("sandbox.signal", sending).await
     }
 
     /// Runs a process in it.
@@ -600,6 +604,7 @@ impl ContainerHandle {
     ///
     /// # Cancel safety
     /// The process may have been started; its streams are closed.
+    #[tracing::instrument(skip_all, fields(group = %self.group.group, container = self.name))]
     pub async fn exec(&self, options: ExecOptions) -> Result<Process> {
         let sandbox = self.group.sandbox()?;
         let process = ProcessSpec {
@@ -609,6 +614,7 @@ impl ContainerHandle {
             ..Default::default()
         };
         let stdin = options.stdin;
-        sandbox.exec(&self.name, ExecSpec { process, stdin }).await
+        let starting = sandbox.exec(&self.name, ExecSpec { process, stdin });
+        guard::caught("sandbox.exec", starting).await
     }
 }

@@ -155,14 +155,14 @@ impl Shared {
             }
         };
         let clock = &*self.clock;
-        for id in self.isolation.list().await? {
+        for id in guard::caught("isolation.list", self.isolation.list()).await? {
             if !known(&id) {
                 let removing = self.isolation.remove(&id);
                 let removed = guard::limited(clock, ACTION_LIMIT, "isolation.remove", removing);
                 done("sandbox", &id, removed.await);
             }
         }
-        for attachment in self.network.list().await? {
+        for attachment in guard::caught("network.list", self.network.list()).await? {
             let id = &attachment.sandbox;
             if !known(id) {
                 let detaching = self.network.detach(id);
@@ -170,7 +170,7 @@ impl Shared {
                 done("attachment", id, removed.await);
             }
         }
-        for key in self.images.prepared().await? {
+        for key in guard::caught("image.prepared", self.images.prepared()).await? {
             if !known(&key.sandbox) {
                 let releasing = self.images.release(&key);
                 let removed = guard::limited(clock, ACTION_LIMIT, "image.release", releasing);
@@ -178,7 +178,7 @@ impl Shared {
             }
         }
         for driver in &self.volumes {
-            for volume in driver.list().await? {
+            for volume in guard::caught("volume.list", driver.list()).await? {
                 if !known(&volume.sandbox) {
                     let releasing = driver.release(&volume.sandbox, &volume.name);
                     let removed = guard::limited(clock, ACTION_LIMIT, "volume.release", releasing);
