@@ -567,7 +567,7 @@ fn live(seed: u64, steps: Vec<Step>) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48),
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24),
         max_shrink_iters: 2_000,
         // The shortest life that goes wrong is printed, and becomes a test of its own.
         failure_persistence: None,

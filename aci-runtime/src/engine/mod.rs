@@ -455,7 +455,8 @@ impl Engine {
         // What is being accepted now is accepted or refused before the list is made.
         drop(shared.accepting.lock().await);
         let mut late = Vec::new();
-        if how == Shutdown::StopGroups {
+        // After an earlier call that came so far, groups are stopped or were to be left.
+        if how == Shutdown::StopGroups && !shared.stop.is_cancelled() {
             let groups = self.list();
             let limit = shared.options.grace + std::time::Duration::from_secs(60);
             let stops = groups.iter().map(|group| async move {
