@@ -86,6 +86,8 @@ pub(super) struct Model {
     sandbox: Option<u64>,
     up: bool,
     destroying: Option<u64>,
+    /// Whether the latest removal keeps the address.
+    address_kept: bool,
     last_epoch: u64,
     /// Since a command that brings everything down, until all containers are to be started again.
     stopping: bool,
@@ -104,6 +106,7 @@ impl Model {
             sandbox: None,
             up: false,
             destroying: None,
+            address_kept: false,
             last_epoch: 0,
             stopping: false,
             new_round: false,
@@ -273,7 +276,13 @@ impl Model {
                 (probing.under_way, probing.asked) = (Some(*number), Some(now));
             }
             Action::SetReady { epoch, .. } => self.assert_up(*epoch, action),
-            Action::DestroySandbox { epoch, number, .. } => {
+            Action::DestroySandbox {
+                epoch,
+                number,
+                keep_address,
+                ..
+            } => {
+                self.address_kept = *keep_address;
                 assert!(*epoch <= self.last_epoch);
                 assert!(self.sandbox.is_none_or(|s| s == *epoch));
                 self.destroying = Some(*number);
@@ -561,6 +570,7 @@ impl Model {
         if at_rest {
             assert_eq!(deadline, None);
             assert_eq!(self.sandbox, None, "at rest with a sandbox");
+            assert!(!self.address_kept, "at rest with an address");
             assert!(!life.is_billable() && !life.is_ready());
         }
         assert_eq!(life.is_deleted(), self.forgotten);

@@ -243,3 +243,39 @@ fn answers_for_an_earlier_attempt_do_not_count() {
     assert_eq!(sim.starts("a"), 2);
     assert!(sim.now > Timestamp::EPOCH);
 }
+
+#[test]
+fn an_answer_that_comes_twice_counts_once() {
+    let probe = ProbePlan {
+        failure_threshold: 2,
+        ..ProbePlan::default()
+    };
+    let mut sim = alive(RestartPolicy::Always, probe);
+    let ask = |sim: &mut Sim| {
+        sim.now = sim.now + secs(10);
+        let asked = sim.life.tick(sim.now);
+        let [
+            Action::Probe {
+                attempt, number, ..
+            },
+        ] = asked[..]
+        else {
+            panic!("not a probe");
+        };
+        Observation::Probed {
+            container: "a".into(),
+            attempt,
+            kind: ProbeKind::Liveness,
+            number,
+            success: false,
+            message: "connection refused".into(),
+        }
+    };
+    let first = ask(&mut sim);
+    sim.observe(first.clone());
+    let second = ask(&mut sim);
+    sim.observe(first);
+    assert_eq!(sim.pending, [], "the first answer again, not the second");
+    sim.observe(second);
+    assert!(matches!(sim.pending[..], [Action::Signal { .. }]));
+}
