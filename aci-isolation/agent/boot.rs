@@ -103,8 +103,13 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
     rustix::process::umask(Mode::empty());
     let _ = rustix::process::chdir("/");
 
-    let mut namespaces =
-        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    // As the first process of a pid namespace of its own the agent takes everything with it when
+    // it ends, and may switch between its containers' pid namespaces without being root.
+    let mut namespaces = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
     if boot.users != Users::Host {
         namespaces |= libc::CLONE_NEWUSER;
     }
@@ -118,6 +123,7 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
                 sys::exit_now(1);
             }
             drop(mapped_read);
+            let traces = boot.cgroup.clone().map(|plan| (plan, boot.id.clone()));
             match become_agent(boot) {
                 Ok((server, network)) => {
                     let hello = Reply::Hello {
@@ -129,6 +135,9 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
                     server.serve(host)
                 }
                 Err(failure) => {
+                    if let Some((plan, id)) = traces {
+                        let _ = tree::remove(&plan, &id);
+                    }
                     say(host, &Reply::Failed(failure), &[]);
                     sys::exit_now(1)
                 }
@@ -457,8 +466,9 @@ fn listen(boot: &Boot) -> Result<OwnedFd, Failure> {
 /// Leaves who the agent is for later hosts: a file that appears as a whole.
 fn record(boot: &Boot) -> Result<(), Failure> {
     let what = || io_failure("recording the agent");
-    let pid = std::process::id();
+    // The mounted /proc is the host's, so this is the pid that hosts see.
     let stat = std::fs::read_to_string("/proc/self/stat").map_err(what())?;
+    let pid = stat.split(' ').next().unwrap_or_default();
     let started = crate::procfs::start_time(&stat).unwrap_or(0);
     let system = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let text = format!("{VERSION} {pid} {started} {}\n", system.trim());

@@ -18,8 +18,6 @@ pub(crate) struct Cradle<'a> {
     pub(crate) recipe: Recipe<'a>,
     /// `cgroup.procs` of the container in each v1 hierarchy.
     pub(crate) cgroups: &'a [OwnedFd],
-    /// Whether to make a cgroup namespace.
-    pub(crate) cgroup_namespace: bool,
     /// A socket: takes [`READY`] with the root's and /proc's descriptors, or a failure.
     pub(crate) ready: OwnedFd,
     /// A pipe's reading end: one byte is a signal for all; its end is the end.
@@ -72,10 +70,8 @@ fn set_up(cradle: &Cradle<'_>) -> Result<[OwnedFd; 2], Failure> {
     for file in cradle.cgroups {
         rustix::io::write(file, b"0").map_err(root::failed("joining the container's cgroup"))?;
     }
-    if cradle.cgroup_namespace {
-        sys::unshare(libc::CLONE_NEWCGROUP)
-            .map_err(|error| internal("making a cgroup namespace", error))?;
-    }
+    sys::unshare(libc::CLONE_NEWCGROUP)
+        .map_err(|error| internal("making a cgroup namespace", error))?;
     root::build(&cradle.recipe)?;
     let open = |path: &str| {
         rustix::fs::openat(

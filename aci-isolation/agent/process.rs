@@ -331,27 +331,40 @@ fn exists(path: &str) -> bool {
     rustix::fs::stat(path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
 }
 
+/// Why a program could not be executed, with the exit code that a shell gives for it.
 fn explain(name: &str, full: &str, error: &io::Error, searched: Option<&str>) -> Failure {
-    match error.raw_os_error() {
-        Some(libc::ENOENT) if exists(full) => invalid(format!(
-            "the program '{name}' is there, but the interpreter or loader that it names is not (exit code 127)"
-        )),
-        Some(libc::ENOENT | libc::ENOTDIR) => invalid(match searched {
-            Some(path) => {
-                format!(
-                    "the program '{name}' is not in the image (searched in {path}; exit code 127)"
-                )
-            }
-            None => format!("the program '{name}' is not in the image (exit code 127)"),
-        }),
-        Some(libc::EACCES) => invalid(format!(
-            "the program '{full}' may not be executed by this user: it is a directory or lacks the execute permission (exit code 126)"
-        )),
-        Some(libc::ENOEXEC) => invalid(format!(
-            "the program '{full}' is not in a form that this machine runs: another architecture, or a script without #! line (exit code 126)"
-        )),
-        _ => invalid(format!(
-            "the program '{full}' cannot be executed: {error} (exit code 126)"
-        )),
-    }
+    let (code, message) = match error.raw_os_error() {
+        Some(libc::ENOENT) if exists(full) => (
+            127,
+            format!(
+                "the program '{name}' is there, but the interpreter or loader that it names is not"
+            ),
+        ),
+        Some(libc::ENOENT | libc::ENOTDIR) => (
+            127,
+            match searched {
+                Some(path) => {
+                    format!("the program '{name}' is not in the image, searched in {path}")
+                }
+                None => format!("the program '{name}' is not in the image"),
+            },
+        ),
+        Some(libc::EACCES) => (
+            126,
+            format!(
+                "the program '{full}' may not be executed by this user: it is a directory or lacks the execute permission"
+            ),
+        ),
+        Some(libc::ENOEXEC) => (
+            126,
+            format!(
+                "the program '{full}' is not in a form that this machine runs: another architecture, or a script without #! line"
+            ),
+        ),
+        _ => (
+            126,
+            format!("the program '{full}' cannot be executed: {error}"),
+        ),
+    };
+    invalid(format!("{message} (exit code {code})")).exit_code(code)
 }

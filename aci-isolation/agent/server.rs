@@ -103,6 +103,8 @@ pub(crate) struct Server {
     next: u64,
     generation: u64,
     waiting: Vec<(u64, u64)>,
+    /// Starts that wait for what becomes of an earlier one.
+    queued: Vec<(u64, Box<Start>)>,
     /// Connections that asked for the end.
     destroying: Vec<u64>,
     ending: bool,
@@ -139,6 +141,7 @@ impl Server {
             next: 1,
             generation: 1,
             waiting: Vec::new(),
+            queued: Vec::new(),
             destroying: Vec::new(),
             ending: false,
             leftovers: Vec::new(),
@@ -194,6 +197,7 @@ impl Server {
                 }
             }
             self.sweep();
+            self.start_queued();
             self.answer_waiting();
             if self.ending && self.is_empty() {
                 for connection in std::mem::take(&mut self.destroying) {
@@ -244,8 +248,7 @@ impl Server {
                 return;
             };
             // The directory already keeps others out; this is the second lock.
-            let trusted =
-                rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.is_root());
+            let trusted = sys::peer_user(&socket).is_ok_and(|uid| uid == 0);
             if !trusted || self.connections.len() >= MAX_CONNECTIONS {
                 continue;
             }
@@ -272,6 +275,7 @@ impl Server {
         self.connections.remove(&key);
         self.waiting.retain(|(connection, _)| *connection != key);
         self.destroying.retain(|connection| *connection != key);
+        self.queued.retain(|(connection, _)| *connection != key);
         for process in self.processes.values_mut() {
             if process.connection == Some(key) {
                 process.connection = None;
@@ -401,6 +405,8 @@ impl Server {
                 Ok(Some((Reply::Done, Vec::new())))
             }
             Request::Status { seen } => match seen {
+                // A sandbox that is being destroyed says nothing more; its end is the answer.
+                _ if self.ending => Ok(None),
                 Some(seen) if seen >= self.generation => {
                     self.waiting.push((key, seen));
                     Ok(None)
@@ -440,6 +446,9 @@ impl Server {
     }
 
     fn answer_waiting(&mut self) {
+        if self.ending {
+            return;
+        }
         let generation = self.generation;
         let ready: Vec<u64> = self
             .waiting
@@ -473,6 +482,14 @@ impl Server {
 
     // Containers.
 
+    fn start_queued(&mut self) {
+        for (key, start) in std::mem::take(&mut self.queued) {
+            if let Err(failure) = self.start(key, start) {
+                self.reply(key, &Reply::Failed(failure), Vec::new());
+            }
+        }
+    }
+
     fn cgroup_path(&self, name: &str) -> String {
         format!("{}/{name}", self.parts.id)
     }
@@ -497,6 +514,12 @@ impl Server {
             ));
         }
         let previous = match self.containers.get(&name) {
+            // It is being started already, perhaps by a host that has gone away since: what comes
+            // of that decides.
+            Some(container) if container.request.is_some() => {
+                self.queued.push((key, start));
+                return Ok(());
+            }
             Some(container) if container.phase != Phase::Ended => {
                 return Err(Failure::new(
                     Kind::Conflict,
@@ -508,7 +531,9 @@ impl Server {
         };
         let container = self.cradle(start, previous, key);
         match container {
-            Ok(container) => {
+            Ok(mut container) => {
+                // The log goes on over all attempts.
+                container.log = self.containers.remove(&name).and_then(|before| before.log);
                 self.containers.insert(name, container);
                 Ok(())
             }
@@ -600,7 +625,6 @@ impl Server {
                     .is_some_and(|plan| !plan.v2_controllers.is_empty() && plan.v1.is_empty()),
             },
             cgroups: &procs,
-            cgroup_namespace: self.parts.cgroup.is_some(),
             ready: ready_inner,
             control: control_inner,
         };
@@ -899,9 +923,12 @@ impl Server {
         let path = PathBuf::from(&self.parts.dir)
             .join("log")
             .join(format!("{name}.log"));
-        match Log::create(path, bytes) {
-            Ok(log) => container.log = Some(log),
-            Err(error) => return self.fail(name, internal("making the log file")(error)),
+        match &mut container.log {
+            Some(log) => log.bound(bytes),
+            None => match Log::create(path, bytes) {
+                Ok(log) => container.log = Some(log),
+                Err(error) => return self.fail(name, internal("making the log file")(error)),
+            },
         }
         container.phase = Phase::Running;
         container.since = now();

@@ -455,3 +455,25 @@ pub(crate) fn ignore(signal: c_int) {
     // SAFETY: SIG_IGN is no handler function.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
+
+/// The user at the other end of a Unix socket, in this user namespace's terms (SO_PEERCRED). The
+/// pid that comes along is 0 for processes outside of this pid namespace.
+pub(crate) fn peer_user(socket: impl AsFd) -> io::Result<u32> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: a ucred and its length, both valid for the call.
+    check_int(unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(peer.uid)
+}

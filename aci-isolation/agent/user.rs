@@ -55,11 +55,8 @@ pub(crate) fn resolve(
         Some((who, which)) => (who, Some(which).filter(|text| !text.is_empty())),
         None => (image.unwrap_or("").trim(), None),
     };
-    // ACI's runAsUser replaces the image's user; the image's group goes with the image's user.
-    let (who, which) = match uid {
-        Some(_) => ("", None),
-        None => (who, which),
-    };
+    // ACI's runAsUser replaces the image's user; a group that the image names stays.
+    let who = if uid.is_some() { "" } else { who };
     let number = uid.or_else(|| who.parse().ok());
     let entry = entries(passwd).find(|entry| match number {
         Some(number) => entry.uid == number,
@@ -156,6 +153,8 @@ mod tests {
     #[test]
     fn acis_values_stand_above_the_images() {
         let user = who(Some("web:adm"), Some(55), None).unwrap();
+        assert_eq!((user.uid, user.gid), (55, 4));
+        let user = who(Some("web"), Some(55), None).unwrap();
         assert_eq!((user.uid, user.gid), (55, 0));
         let user = who(Some("web"), None, Some(77)).unwrap();
         assert_eq!((user.uid, user.gid), (101, 77));

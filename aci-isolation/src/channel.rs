@@ -62,7 +62,10 @@ pub(crate) fn error_of(failure: Failure, operation: &'static str) -> Error {
         Kind::Unavailable => ErrorKind::Unavailable,
         Kind::Internal => ErrorKind::Internal,
     };
-    let error = Error::new(kind, operation, failure.message);
+    let mut error = Error::new(kind, operation, failure.message);
+    if let Some(code) = failure.exit_code {
+        error = error.exit_code(code);
+    }
     match failure.hint {
         Some(hint) => error.hint(hint),
         None => error,

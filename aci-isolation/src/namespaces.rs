@@ -1,12 +1,13 @@
 //! The isolation by namespaces: makes, adopts, lists and removes sandboxes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use aci_core::contract::{Isolation, IsolationCapability, Sandbox, SandboxSpec, VolumeSource};
@@ -14,6 +15,7 @@ use aci_core::error::{Applied, Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
 use async_trait::async_trait;
 use base64::Engine as _;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::cgroup::tree;
 use crate::channel::{Address, error_of, unexpected};
@@ -94,6 +96,9 @@ pub(crate) struct Shared {
     directory: PathBuf,
     host: Host,
     patience: Duration,
+    /// One for each id that is being made or removed, so that what a dropped future left running
+    /// is over before the next call on the same id begins.
+    busy: std::sync::Mutex<BTreeMap<SandboxId, Weak<Mutex<()>>>>,
 }
 
 impl Namespaces {
@@ -115,6 +120,7 @@ impl Namespaces {
                 directory,
                 host,
                 patience: options.patience,
+                busy: std::sync::Mutex::default(),
             }),
         })
     }
@@ -136,7 +142,11 @@ impl Isolation for Namespaces {
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
         let shared = Arc::clone(&self.shared);
         let id = spec.id.clone();
-        let work = tokio::task::spawn_blocking(move || shared.create(&spec));
+        let busy = self.shared.busy(&id).await;
+        let work = tokio::task::spawn_blocking(move || {
+            let _busy = busy;
+            shared.create(&spec)
+        });
         let outcome = work.await.map_err(|error| {
             Error::new(ErrorKind::Cancelled, CREATE, "the runtime is shutting down")
                 .applied(Applied::Unknown)
@@ -218,6 +228,23 @@ impl Record {
 impl Shared {
     fn sandbox_directory(&self, id: &SandboxId) -> PathBuf {
         self.directory.join(id.as_str())
+    }
+
+    /// Waits until nothing else is done with an id, and keeps others waiting.
+    async fn busy(&self, id: &SandboxId) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut all = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, lock| lock.strong_count() > 0);
+            match all.get(id).and_then(Weak::upgrade) {
+                Some(lock) => lock,
+                None => {
+                    let lock = Arc::new(Mutex::new(()));
+                    all.insert(id.clone(), Arc::downgrade(&lock));
+                    lock
+                }
+            }
+        };
+        lock.lock_owned().await
     }
 
     fn plan(&self) -> Option<&CgroupPlan> {
@@ -387,13 +414,17 @@ impl Shared {
 
     /// Ends and removes whatever there is of a sandbox.
     pub(crate) async fn remove(&self, id: &SandboxId) -> Result<()> {
+        let busy = self.busy(id).await;
         let directory = self.sandbox_directory(id);
         if let Some(record) = Record::read(&directory).filter(Record::alive) {
             self.end(&directory, &record).await;
         }
         let plan = self.plan().cloned();
         let name = id.to_string();
-        let work = tokio::task::spawn_blocking(move || clear(plan.as_ref(), &name, &directory));
+        let work = tokio::task::spawn_blocking(move || {
+            let _busy = busy;
+            clear(plan.as_ref(), &name, &directory)
+        });
         let outcome = work.await.map_err(|error| {
             Error::new(ErrorKind::Cancelled, REMOVE, "the runtime is shutting down").because(error)
         })?;

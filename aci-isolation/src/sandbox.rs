@@ -335,6 +335,10 @@ impl Sandbox for NamespaceSandbox {
             .log_path(container)
             .ok_or_else(|| never_started(container))?;
         let opened = blocking(move || Reader::open(path, query)).await?;
+        if opened.is_err() {
+            // Without its directory the sandbox is gone; then this fails with `Lost`.
+            self.address.connect().await?;
+        }
         let reader = opened.map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => never_started(container),
             _ => Error::new(ErrorKind::Internal, OPERATION, "opening the log")
@@ -349,6 +353,7 @@ impl Sandbox for NamespaceSandbox {
             container: container.to_owned(),
             address: self.address.clone(),
             seen: None,
+            error: None,
         };
         Ok(Box::pin(stream::unfold(follow, Follow::next)))
     }
@@ -462,6 +467,8 @@ struct Follow {
     container: String,
     address: Address,
     seen: Option<SandboxStatus>,
+    /// Why the log ends early.
+    error: Option<Error>,
 }
 
 impl Follow {
@@ -490,9 +497,17 @@ impl Follow {
                 }
                 Stage::Grow => {
                     // The state before the look, so that nothing written until the end is missed.
-                    if self.ended().await {
-                        self.stage = Stage::Last;
-                        continue;
+                    match self.ended().await {
+                        Ok(false) => {}
+                        Ok(true) => {
+                            self.stage = Stage::Last;
+                            continue;
+                        }
+                        Err(error) => {
+                            self.error = Some(error);
+                            self.stage = Stage::Last;
+                            continue;
+                        }
                     }
                     match self.read(Reader::more).await {
                         Ok(true) => {}
@@ -502,7 +517,12 @@ impl Follow {
                 }
                 Stage::Last => match self.read(Reader::more).await {
                     Ok(true) => {}
-                    Ok(false) => self.stage = Stage::Over,
+                    Ok(false) => {
+                        self.stage = Stage::Over;
+                        if let Some(error) = self.error.take() {
+                            return Some((Err(error), self));
+                        }
+                    }
                     Err(error) => return self.broken(error),
                 },
             }
@@ -537,12 +557,9 @@ impl Follow {
         Ok(!self.ready.is_empty())
     }
 
-    /// Whether the attempt whose log this is has ended; a sandbox that is gone has.
-    async fn ended(&mut self) -> bool {
-        let now = match ask_status(&self.address, None).await {
-            Ok(now) => now,
-            Err(_) => return true,
-        };
+    /// Whether the attempt that ran at the beginning has ended.
+    async fn ended(&mut self) -> Result<bool> {
+        let now = ask_status(&self.address, None).await?;
         let find = |status: &SandboxStatus| {
             status
                 .containers
@@ -552,13 +569,13 @@ impl Follow {
         };
         let first = self.seen.as_ref().and_then(find);
         let Some((attempt, state)) = find(&now) else {
-            return true;
+            return Ok(true);
         };
         let another = first.is_some_and(|(first, _)| first != attempt);
         if self.seen.is_none() {
             self.seen = Some(now);
         }
-        another || matches!(state, RunState::Exited { .. })
+        Ok(another || matches!(state, RunState::Exited { .. }))
     }
 }
 

@@ -263,6 +263,8 @@ pub(crate) struct Failure {
     pub(crate) kind: Kind,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// What a shell would exit with, for a program that could not be executed.
+    pub(crate) exit_code: Option<i32>,
 }
 
 impl Failure {
@@ -271,7 +273,13 @@ impl Failure {
             kind,
             message: message.into(),
             hint: None,
+            exit_code: None,
         }
+    }
+
+    pub(crate) fn exit_code(mut self, code: i32) -> Self {
+        self.exit_code = Some(code);
+        self
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

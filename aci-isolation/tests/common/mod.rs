@@ -304,3 +304,76 @@ pub async fn exec(sandbox: &dyn Sandbox, name: &str, argv: &[&str]) -> Result<(i
     let exit = process.control.wait().await?;
     Ok((exit.code, out))
 }
+
+/// A container's state now.
+pub async fn state(sandbox: &dyn Sandbox, name: &str) -> RunState {
+    let status = sandbox.status().await.unwrap();
+    status
+        .containers
+        .iter()
+        .find(|container| container.name == name)
+        .unwrap()
+        .state
+}
+
+/// Waits until a container has written a line.
+pub async fn wait_for_line(sandbox: &dyn Sandbox, name: &str, line: &str) {
+    for _ in 0..500 {
+        if log(sandbox, name).await.lines().any(|have| have == line) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("'{line}' is not in the log:\n{}", log(sandbox, name).await);
+}
+
+impl Bench {
+    /// The pid of a sandbox's agent.
+    pub fn agent(&self, id: &SandboxId) -> rustix::process::Pid {
+        let path = self
+            .dir
+            .path()
+            .join("state")
+            .join(id.as_str())
+            .join("agent");
+        let text = std::fs::read_to_string(path).unwrap();
+        let pid = text.split(' ').nth(1).unwrap().parse().unwrap();
+        rustix::process::Pid::from_raw(pid).unwrap()
+    }
+
+    pub fn kill_agent(&self, id: &SandboxId) {
+        rustix::process::kill_process(self.agent(id), rustix::process::Signal::KILL).unwrap();
+    }
+}
+
+/// Runs a test of the same binary once more as user 65534, if this is root and can become it.
+pub fn again_without_root(test: &str) {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: it runs without root already");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    // The binary may lie where only root gets to.
+    let binary = scratch.path().join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(&binary)
+        .args(["--exact", test, "--nocapture"])
+        .env("TMPDIR", scratch.path())
+        .env_remove("XDG_RUNTIME_DIR")
+        .current_dir("/")
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => {
+            println!("SKIPPED: setpriv: {error}");
+            return;
+        }
+    };
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "'{test}' failed without root");
+}
