@@ -311,7 +311,6 @@ fn set_up_network(boot: &Boot) -> Result<(), Failure> {
 /// The sandbox's volumes by name: where the agent sees them, and whether they are read-only.
 pub(crate) type Volumes = BTreeMap<String, (PathBuf, bool)>;
 
-/// Mounts the volumes once, where only the agent's mount namespace has them.
 /// Makes the cgroup of all agents and joins it. The last agent of another program may remove it in
 /// between; once this one is in, nobody can.
 fn join_agents(plan: &crate::protocol::CgroupPlan) -> io::Result<()> {
@@ -326,6 +325,7 @@ fn join_agents(plan: &crate::protocol::CgroupPlan) -> io::Result<()> {
     }
 }
 
+/// Mounts the volumes once, where only the agent's mount namespace has them.
 fn make_volumes(boot: &Boot) -> Result<(Volumes, PathBuf), Failure> {
     let base = Path::new(&boot.dir).join("mnt");
     let what = || io_failure("making places for volumes");

@@ -190,9 +190,19 @@ mod tests {
         /// Nothing is lost or added, however the bytes arrive, and no record is too long.
         #[test]
         fn lines_put_together_are_the_stream(
-            chunks in prop::collection::vec(
-                prop::collection::vec(prop_oneof![9 => Just(b'x'), 1 => Just(b'\n')], 0..40_000), 0..5)
+            lines in prop::collection::vec(
+                prop_oneof![4 => 0_usize..50, 1 => 16_000_usize..17_000, 1 => 32_700_usize..32_800], 0..8),
+            size in 1_usize..40_000,
+            open in any::<bool>(),
         ) {
+            let mut stream: Vec<u8> = lines
+                .iter()
+                .flat_map(|length| [vec![b'x'; *length], vec![b'\n']].concat())
+                .collect();
+            if open {
+                stream.pop();
+            }
+            let chunks: Vec<Vec<u8>> = stream.chunks(size).map(<[u8]>::to_vec).collect();
             let mut joined = Vec::new();
             for (line, partial) in all(&chunks) {
                 prop_assert!(line.len() <= MAX_LINE);
@@ -201,7 +211,6 @@ mod tests {
                     joined.push(b'\n');
                 }
             }
-            let mut stream = chunks.concat();
             // A last line without end gets one.
             if joined.len() > stream.len() {
                 stream.push(b'\n');

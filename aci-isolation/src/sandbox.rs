@@ -143,7 +143,7 @@ impl NamespaceSandbox {
         let granted = capabilities::granted(security)?;
         let filter = match (&security.seccomp, security.privileged) {
             (_, true) | (SeccompPolicy::Unconfined, _) => Vec::new(),
-            (SeccompPolicy::Default, _) => seccomp::default_filter(granted),
+            (SeccompPolicy::Default, _) => seccomp::default_filter(granted)?,
             (SeccompPolicy::Profile(json), _) => seccomp::custom_filter(json, granted)?,
         };
         Ok(Rights {
