@@ -62,6 +62,8 @@ impl Graveyard {
         match grave.bury_at(rustix::fs::CWD, victim) {
             Ok(()) => Ok(Some(grave)),
             Err(Errno::NOENT) => grave.empty().map(|()| None),
+            // A container gave the directory itself to another of its users.
+            Err(Errno::ACCESS | Errno::PERM) if remove_as_mapped_users(victim) => Ok(Some(grave)),
             Err(e) => Err(fail::io("tree.remove", "remove it", victim, e)),
         }
     }
@@ -108,8 +110,20 @@ impl Grave {
 
     /// Deletes everything that was buried in it, and itself.
     pub(crate) fn empty(self) -> Result<()> {
-        self.sweep()
-            .map_err(|(name, e)| fail::io("tree.remove", "remove it", &self.path.join(name), e))?;
+        match self.sweep() {
+            Ok(()) => {}
+            Err((_, Errno::ACCESS | Errno::PERM)) if remove_as_mapped_users(&self.path) => {
+                return Ok(());
+            }
+            Err((name, e)) => {
+                return Err(fail::io(
+                    "tree.remove",
+                    "remove it",
+                    &self.path.join(name),
+                    e,
+                ));
+            }
+        }
         std::fs::remove_dir(&self.path)
             .map_err(|e| fail::io("tree.remove", "remove it", &self.path, e))
     }
@@ -170,6 +184,24 @@ fn unlink(parent: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
         Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ACCESS) => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// Removes a tree in which a container's users other than root left files: an ordinary user may
+/// only do that within a user namespace which maps the ids that `/etc/subuid` gives him, and only
+/// `newuidmap` may make one. `unshare` (util-linux 2.38) calls it. `false` if that did not work.
+fn remove_as_mapped_users(path: &Path) -> bool {
+    use std::process::{Command, Stdio};
+    if rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let status = Command::new("unshare")
+        .args(["--map-root-user", "--map-auto", "rm", "-rf", "--"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success()) && path.symlink_metadata().is_err()
 }
 
 fn is_dots(name: &CStr) -> bool {

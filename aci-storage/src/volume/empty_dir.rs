@@ -27,9 +27,9 @@ use crate::turns::Turns;
 /// is kept on the host then, and so nothing listed. A bound on disk is not enforced.
 ///
 /// Content survives restarts of containers and of the program; `release` deletes it, whatever
-/// names, modes, links and depth containers gave it. Run as an ordinary user it can delete what
-/// belongs to that user. A container whose user namespace maps further ids may leave files of
-/// those ids; they can only be deleted in such a namespace, and the error names their path.
+/// names, modes, links and depth containers gave it. Run by an ordinary user it deletes what
+/// belongs to that user, and what a container left whose user namespace maps further ids with the
+/// help of `unshare` and `newuidmap`; where they are missing, the error names the path.
 #[derive(Clone, Debug)]
 pub struct EmptyDirs {
     inner: Arc<Inner>,
