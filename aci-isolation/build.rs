@@ -63,10 +63,10 @@ fn build() -> Outcome<()> {
     let directory = out.join("agent-target");
     // Without the network first; a registry is only asked if the lock file is not at hand.
     let offline = cargo(&package, &directory, &target, true)?;
-    if let Err(first) = offline {
-        if let Err(second) = cargo(&package, &directory, &target, false)? {
-            return Err(explain(&first, &second));
-        }
+    if let Err(first) = offline
+        && let Err(second) = cargo(&package, &directory, &target, false)?
+    {
+        return Err(explain(&first, &second));
     }
     copy(&directory.join(target).join("release/aci-agent"), &bytes)
 }

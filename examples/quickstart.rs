@@ -55,7 +55,14 @@ fn exit_code(outcome: Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let code = error
+                .chain()
+                .filter_map(|cause| cause.downcast_ref::<aci_core::error::Error>())
+                .find_map(|error| error.aci_code());
+            match code {
+                Some(code) => eprintln!("error: {error:#} [{code}]"),
+                None => eprintln!("error: {error:#}"),
+            }
             ExitCode::FAILURE
         }
     }

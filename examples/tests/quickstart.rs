@@ -211,5 +211,10 @@ fn a_port_that_is_used_twice_is_refused() {
 #[test]
 fn a_hundred_cores_are_refused() {
     let document = wrong("cpu: 0.5", "cpu: 100");
-    refused("cores.yaml", &document, &["100"]);
+    // The two containers together, and what there is.
+    refused(
+        "cores.yaml",
+        &document,
+        &["'200' CPU", "ServiceUnavailable", "all groups together get"],
+    );
 }

@@ -128,7 +128,7 @@ pub fn admit(
         (WhenFull::Refuse, None) => Admission::Admit,
         (WhenFull::Queue { .. }, None) if request.ahead == 0 => Admission::Admit,
         (WhenFull::Queue { longest }, _) if request.ahead < longest => Admission::Queue,
-        (WhenFull::Queue { .. }, None) => Admission::Refuse(unavailable(request)),
+        (WhenFull::Queue { .. }, None) => Admission::Refuse(unavailable(capacity, request)),
         (_, Some(error)) => Admission::Refuse(error),
     }
 }
@@ -170,7 +170,7 @@ fn refusal(
             };
             of_kind(&used.gpus) + u64::from(gpus.count) <= of_kind(&capacity.gpus)
         });
-    (!fits).then(|| unavailable(request))
+    (!fits).then(|| unavailable(capacity, request))
 }
 
 fn quota_reached(
@@ -190,7 +190,7 @@ fn quota_reached(
         .hint("delete or stop a group, ask for less, or raise the quota")
 }
 
-fn unavailable(request: &Request<'_>) -> Error {
+fn unavailable(capacity: &Capacity, request: &Request<'_>) -> Error {
     let message = unavailable_message(
         request.wanted,
         request.location,
@@ -199,7 +199,10 @@ fn unavailable(request: &Request<'_>) -> Error {
     );
     Error::new(ErrorKind::Exhausted, OPERATION, message)
         .code("ServiceUnavailable")
-        .hint("delete or stop a group, or ask for less")
+        .hint(format!(
+            "all groups together get {} CPU and {} GB here: delete or stop a group, or ask for less",
+            capacity.cpu, capacity.memory
+        ))
 }
 
 /// ACI's sentence for a size that cannot be had.
