@@ -245,7 +245,7 @@ impl World {
     async fn new(seed: u64) -> Self {
         let clock = ManualClock::new();
         let host = FakeHost::with_faults(Arc::new(clock.clone()), Faults::seeded(seed));
-        let when_full = if seed % 2 == 0 {
+        let when_full = if seed.is_multiple_of(2) {
             WhenFull::Queue { longest: 3 }
         } else {
             WhenFull::Refuse

@@ -635,6 +635,7 @@ impl Actor {
 }
 
 /// What a group's task goes on with.
+#[allow(clippy::large_enum_variant)] // one at a time, on its way from the queue
 enum Next {
     Message(Message),
     /// A deadline of the state machine.
