@@ -262,18 +262,17 @@ async fn show(group: &Group) -> Result<()> {
     kill_and_wait(group, &first.name).await
 }
 
-/// Waits until the group runs; a container that cannot be started ends the wait with its reason.
+/// Waits until the group runs. A group counts as running while one of its containers is started
+/// again and again, so a container that cannot be started ends the wait with its reason.
 async fn wait_until_up(group: &Group) -> Result<()> {
     let broken = group.wait_for(|view| reason(view).is_some());
-    // A group counts as running while one of its containers is started again and again, so what
-    // is broken is looked at first.
     tokio::select! {
-        biased;
-        stuck = broken => {
-            stuck?;
-            bail!("{}", reason(&group.view()).unwrap_or_else(|| "it failed".to_owned()))
-        }
-        up = group.running() => Ok(up?),
+        stuck = broken => stuck?,
+        up = group.running() => up?,
+    }
+    match reason(&group.view()) {
+        Some(reason) => bail!("{reason}"),
+        None => Ok(()),
     }
 }
 
