@@ -783,3 +783,34 @@ async fn a_removal_that_hangs_is_tried_again() {
     world.drive(web.delete()).await.unwrap();
     world.clean(&engine).await;
 }
+
+/// A watcher that does not look must not hold up the groups, nor be left in the belief that it saw
+/// everything.
+#[tokio::test]
+async fn a_slow_watcher_is_told_what_it_missed() {
+    let mut world = World::new();
+    world.options.notices = 4;
+    let engine = world.open().await;
+    let mut notices = engine.watch();
+    let mut later = engine.watch();
+    let crashing = [("app", "[fail-after, '10']")];
+    world
+        .put(&engine, group("web", "Always", &crashing, ""))
+        .await;
+    world.run(1200).await;
+    let first = world.drive(notices.next()).await.unwrap();
+    assert!(
+        matches!(first, Notice::Missed(count) if count > 4),
+        "{first:?}"
+    );
+    world.clean(&engine).await;
+    let mut last = None;
+    while let Some(Some(notice)) = world
+        .clock
+        .drive(Duration::from_secs(1), later.next())
+        .await
+    {
+        last = Some(notice);
+    }
+    assert!(matches!(last, Some(Notice::Deleted { .. })), "{last:?}");
+}
