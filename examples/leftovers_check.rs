@@ -19,7 +19,9 @@ fn main() -> ExitCode {
     let states = [PathBuf::from("/run/aci"), std::env::temp_dir().join("aci")];
     for state in states {
         for entry in std::fs::read_dir(&state).into_iter().flatten().flatten() {
-            left.push(format!("state: {}", entry.path().display()));
+            if entry.file_name() != ".lock" {
+                left.push(format!("state: {}", entry.path().display()));
+            }
         }
     }
     if left.is_empty() {

@@ -84,7 +84,9 @@ async fn run(arguments: Arguments) -> Result<()> {
         (None, None) => bail!("no directory"),
     };
 
-    let isolation = Namespaces::new(NamespacesOptions::default())?;
+    // A state directory of its own, so that several of these can run beside each other.
+    let options = NamespacesOptions::default().state_dir(dir.join("run"));
+    let isolation = Namespaces::new(options)?;
     let state_dir = isolation.state_dir().to_owned();
     let images = OciImages::open(&dir.join("images"))?;
     provide_images(&images, &arguments.image).await?;

@@ -4,6 +4,7 @@ mod capabilities;
 #[allow(dead_code, reason = "parts of it are the agent's")]
 mod cgroup;
 mod channel;
+mod claim;
 mod host;
 mod launch;
 mod logs;

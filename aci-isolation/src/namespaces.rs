@@ -22,7 +22,7 @@ use crate::channel::{Address, error_of, unexpected};
 use crate::host::{self, Host};
 use crate::protocol::{self, Boot, CgroupPlan, Hidden, Reply, Request, Source, VERSION};
 use crate::sandbox::{NamespaceSandbox, bounds, text};
-use crate::{launch, procfs, sys};
+use crate::{claim, launch, procfs, sys};
 
 /// How [`Namespaces`] are set up; `Default` fits most hosts.
 #[non_exhaustive]
@@ -93,6 +93,7 @@ impl fmt::Debug for Namespaces {
 /// What the isolation and its sandboxes have in common.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    _claim: Arc<claim::Claim>,
     directory: PathBuf,
     host: Host,
     patience: Duration,
@@ -106,8 +107,8 @@ impl Namespaces {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] or [`ErrorKind::PermissionDenied`] with the switch to flip if
-    /// sandboxes cannot be made here; [`ErrorKind::Internal`] if the state directory cannot be
-    /// made or is another user's.
+    /// sandboxes cannot be made here; [`ErrorKind::Conflict`] if another program has the state
+    /// directory; [`ErrorKind::Internal`] if it cannot be made or is another user's.
     pub fn new(options: NamespacesOptions) -> Result<Self> {
         let host = Host::probe(&options.cgroup_parent)?;
         let directory = match options.state_dir {
@@ -115,8 +116,21 @@ impl Namespaces {
             None => host::default_state_dir(),
         };
         host::make_state_dir(&directory)?;
+        let fail = |kind, message: &str| {
+            Error::new(kind, "namespaces.new", message).on(directory.display())
+        };
+        let claim = claim::claim(&directory)
+            .map_err(|e| fail(ErrorKind::Internal, "locking the state directory").because(e))?
+            .ok_or_else(|| {
+                fail(
+                    ErrorKind::Conflict,
+                    "another program has this state directory",
+                )
+                .hint("end it, or choose another directory by NamespacesOptions::state_dir")
+            })?;
         Ok(Self {
             shared: Arc::new(Shared {
+                _claim: claim,
                 directory,
                 host,
                 patience: options.patience,
