@@ -396,11 +396,16 @@ impl Sandbox for NamespaceSandbox {
             )
             .on(&self.id)
         };
+        let request = Request::Dial {
+            ip: address.ip(),
+            port: address.port(),
+            scope: match address {
+                SocketAddr::V4(_) => 0,
+                SocketAddr::V6(address) => address.scope_id(),
+            },
+        };
         let dialing = async {
-            let (reply, fds) = self
-                .address
-                .ask(OPERATION, &Request::Dial { address })
-                .await?;
+            let (reply, fds) = self.address.ask(OPERATION, &request).await?;
             let (Reply::Dialed, Some(socket)) = (reply, fds.into_iter().next()) else {
                 return Err(unexpected(OPERATION));
             };

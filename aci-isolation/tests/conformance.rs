@@ -54,5 +54,5 @@ async fn as_this_user() {
 
 #[test]
 fn as_an_ordinary_user() {
-    again_without_root("as_this_user");
+    again_without_root(&["as_this_user"]);
 }

@@ -8,3 +8,6 @@
 pub(crate) mod layout;
 pub(crate) mod translate;
 pub(crate) mod tree;
+
+#[cfg(test)]
+mod tests;

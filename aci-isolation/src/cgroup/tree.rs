@@ -172,14 +172,23 @@ fn remove_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the parent directories that hold nothing any more; others may still use them.
+/// Removes the parent directories that hold nothing any more; others may still use them. Blocks
+/// for a moment if an agent that has just ended is not quite out of its cgroup.
 pub(crate) fn remove_parents(plan: &CgroupPlan) {
     for directory in directories(plan, AGENTS) {
-        let _ = fs::remove_dir(&directory);
-        if !plan.parent.is_empty()
-            && let Some(parent) = directory.parent()
-        {
-            let _ = fs::remove_dir(parent);
+        let Some(parent) = directory.parent().filter(|_| !plan.parent.is_empty()) else {
+            continue;
+        };
+        for _ in 0..50 {
+            let _ = fs::remove_dir(&directory);
+            if fs::remove_dir(parent).is_ok() || children(parent).iter().any(|at| *at != directory)
+            {
+                break;
+            }
+            if !parent.exists() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
 }

@@ -91,9 +91,8 @@ impl Decoder {
         if self.bytes.len() < end {
             return Ok(None);
         }
-        let message = match postcard::take_from_bytes(&self.bytes[HEADER..end]) {
-            Ok((message, [])) => message,
-            _ => return Err(Malformed::Payload),
+        let Ok((message, [])) = postcard::take_from_bytes(&self.bytes[HEADER..end]) else {
+            return Err(Malformed::Payload);
         };
         let rest = self.bytes.split_off(end);
         self.bytes.zeroize();

@@ -182,7 +182,10 @@ pub(crate) enum Request {
     Stats,
     /// Answered by [`Reply::Dialed`] with a socket whose connection is on its way.
     Dial {
-        address: std::net::SocketAddr,
+        ip: std::net::IpAddr,
+        port: u16,
+        /// The interface of a link-local IPv6 address (serde's form of a socket address lacks it).
+        scope: u32,
     },
     /// Ends every container, then the agent.
     Destroy,
@@ -287,3 +290,7 @@ impl Failure {
         self
     }
 }
+
+// The agent is built without tests; these run with the library's.
+#[cfg(test)]
+mod tests;

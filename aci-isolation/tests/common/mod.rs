@@ -2,6 +2,7 @@
 #![allow(
     dead_code,
     missing_docs,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic
@@ -26,89 +27,105 @@ const BUSYBOX: [&str; 3] = ["/bin/busybox", "/usr/bin/busybox", "/bin/busybox.st
 
 /// A machine of its own for one test.
 pub struct Bench {
-    pub dir: tempfile::TempDir,
+    root: PathBuf,
+    /// Removed at the end; `None` for a bench that belongs to another process.
+    owned: Option<tempfile::TempDir>,
     pub isolation: Namespaces,
     pub options: NamespacesOptions,
 }
 
 /// `None` (and a line that says why) where the test cannot run.
 pub fn bench() -> Option<Bench> {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let root = directory.path().to_owned();
+    if !lay_out(&root) {
+        return None;
+    }
+    let mut bench = bench_at(root)?;
+    bench.owned = Some(directory);
+    Some(bench)
+}
+
+/// A bench over the directory of another one.
+pub fn bench_at(root: PathBuf) -> Option<Bench> {
+    // Hidden directories of tempfile start with a dot; cgroups may have any name.
+    let unique = root.file_name().unwrap().to_string_lossy().replace('.', "");
+    let options = NamespacesOptions::default()
+        .state_dir(root.join("state"))
+        .cgroup_parent(format!("aci-test-{unique}"));
+    match Namespaces::new(options.clone()) {
+        Ok(isolation) => Some(Bench {
+            root,
+            owned: None,
+            isolation,
+            options,
+        }),
+        Err(error) => {
+            println!("SKIPPED: {}", error.chain());
+            None
+        }
+    }
+}
+
+/// Makes the layer of all root file systems.
+fn lay_out(root: &Path) -> bool {
     let Some(busybox) = BUSYBOX.iter().map(Path::new).find(|path| path.exists()) else {
         println!("SKIPPED: no static busybox; install the package busybox-static");
-        return None;
+        return false;
     };
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let layer = dir.path().join("layer");
+    let layer = root.join("layer");
     for name in ["bin", "etc", "tmp", "srv"] {
         std::fs::create_dir_all(layer.join(name)).unwrap();
     }
-    std::fs::set_permissions(layer.join("tmp"), std::fs::Permissions::from_mode(0o1777)).unwrap();
+    let mode = |name: &str, mode| {
+        std::fs::set_permissions(layer.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode("tmp", 0o1777);
     std::fs::copy(busybox, layer.join("bin/busybox")).unwrap();
-    for name in [
-        "sh", "true", "false", "sleep", "cat", "echo", "id", "ls", "mount", "kill", "ps", "nc",
-        "head", "yes", "stat", "seq", "dd", "env", "tty", "stty", "grep", "mknod", "hostname",
-        "ip", "mkdir", "touch", "pwd", "wc", "umount", "chmod", "httpd", "ln", "rm", "tail", "tr",
-        "date", "readlink", "find", "printf", "sync", "usleep", "timeout",
-    ] {
+    for name in PROGRAMS.split_whitespace() {
         std::os::unix::fs::symlink("busybox", layer.join("bin").join(name)).unwrap();
     }
-    std::fs::write(
-        layer.join("etc/passwd"),
+    let write = |name: &str, text: &str| std::fs::write(layer.join(name), text).unwrap();
+    write(
+        "etc/passwd",
         "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:Web:/srv:/bin/sh\n",
-    )
-    .unwrap();
-    std::fs::write(
-        layer.join("etc/group"),
-        "root:x:0:\nweb:x:102:\nadm:x:4:web\n",
-    )
-    .unwrap();
-    std::fs::write(layer.join("etc/noexec"), "#!/bin/sh\n").unwrap();
-    std::fs::write(layer.join("etc/script"), "#!/nowhere/sh\n").unwrap();
-    std::fs::set_permissions(
-        layer.join("etc/script"),
-        std::fs::Permissions::from_mode(0o755),
-    )
-    .unwrap();
+    );
+    write("etc/group", "root:x:0:\nweb:x:102:\nadm:x:4:web\n");
+    write("etc/noexec", "#!/bin/sh\n");
+    write("etc/script", "#!/nowhere/sh\n");
+    mode("etc/script", 0o755);
     std::os::unix::fs::symlink("/etc", layer.join("escape")).unwrap();
     std::os::unix::fs::symlink("../../../../../../tmp", layer.join("srv/up")).unwrap();
-    let unique = SandboxId::generate("t").to_string();
-    let options = NamespacesOptions::default()
-        .state_dir(dir.path().join("state"))
-        .cgroup_parent(format!("aci-test-{unique}"));
-    let isolation = match Namespaces::new(options.clone()) {
-        Ok(isolation) => isolation,
-        Err(error) => {
-            println!("SKIPPED: {}", error.chain());
-            return None;
-        }
-    };
-    Some(Bench {
-        dir,
-        isolation,
-        options,
-    })
+    true
 }
 
+const PROGRAMS: &str = "sh true false sleep cat echo id ls mount kill ps nc head yes stat seq dd env \
+    tty stty grep mknod hostname ip mkdir touch pwd wc umount chmod ln rm tail tr date readlink \
+    find printf usleep timeout setsid";
+
 impl Bench {
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// A fresh root file system.
     pub fn rootfs(&self, name: &str) -> RootFs {
         let base = self
-            .dir
-            .path()
+            .root
             .join("roots")
             .join(SandboxId::generate(name).as_str());
         let (upper, work) = (base.join("upper"), base.join("work"));
         std::fs::create_dir_all(&upper).unwrap();
         std::fs::create_dir_all(&work).unwrap();
         RootFs {
-            layers: vec![Layer::Directory(self.dir.path().join("layer"))],
+            layers: vec![Layer::Directory(self.root.join("layer"))],
             upper: Some((upper, work)),
         }
     }
 
     pub fn layer(&self) -> PathBuf {
-        self.dir.path().join("layer")
+        self.root.join("layer")
     }
 
     /// A container that runs a shell command.
@@ -155,11 +172,11 @@ impl Bench {
 
     /// Nothing may be left: no sandbox, cgroup, mount, process or file.
     pub fn assert_clean(&self) {
-        let state = self.dir.path().join("state");
+        let state = self.root.join("state");
         let left: Vec<_> = std::fs::read_dir(&state).unwrap().collect();
         assert!(left.is_empty(), "left in the state directory: {left:?}");
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let path = self.dir.path().to_str().unwrap();
+        let path = self.root.to_str().unwrap();
         assert!(!mounts.contains(path), "a mount is left: {mounts}");
         for directory in self.cgroups() {
             assert!(!directory.exists(), "left: {}", directory.display());
@@ -199,8 +216,11 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
+        if self.owned.is_none() {
+            return;
+        }
         // After a failed test nothing may stay either.
-        for entry in std::fs::read_dir(self.dir.path().join("state"))
+        for entry in std::fs::read_dir(self.root.join("state"))
             .into_iter()
             .flatten()
             .flatten()
@@ -330,12 +350,7 @@ pub async fn wait_for_line(sandbox: &dyn Sandbox, name: &str, line: &str) {
 impl Bench {
     /// The pid of a sandbox's agent.
     pub fn agent(&self, id: &SandboxId) -> rustix::process::Pid {
-        let path = self
-            .dir
-            .path()
-            .join("state")
-            .join(id.as_str())
-            .join("agent");
+        let path = self.root.join("state").join(id.as_str()).join("agent");
         let text = std::fs::read_to_string(path).unwrap();
         let pid = text.split(' ').nth(1).unwrap().parse().unwrap();
         rustix::process::Pid::from_raw(pid).unwrap()
@@ -346,8 +361,8 @@ impl Bench {
     }
 }
 
-/// Runs a test of the same binary once more as user 65534, if this is root and can become it.
-pub fn again_without_root(test: &str) {
+/// Runs tests of the same binary once more as user 65534, if this is root and can become it.
+pub fn again_without_root(tests: &[&str]) {
     if !rustix::process::geteuid().is_root() {
         println!("SKIPPED: it runs without root already");
         return;
@@ -361,7 +376,8 @@ pub fn again_without_root(test: &str) {
     let output = std::process::Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
         .arg(&binary)
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", "--nocapture"])
+        .args(tests)
         .env("TMPDIR", scratch.path())
         .env_remove("XDG_RUNTIME_DIR")
         .current_dir("/")
@@ -375,5 +391,16 @@ pub fn again_without_root(test: &str) {
     };
     println!("{}", String::from_utf8_lossy(&output.stdout));
     eprintln!("{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "'{test}' failed without root");
+    assert!(output.status.success(), "{tests:?} failed without root");
+}
+
+/// Waits until a container has written a line that contains something.
+pub async fn wait_for_line_with(sandbox: &dyn Sandbox, name: &str, part: &str) {
+    for _ in 0..500 {
+        if log(sandbox, name).await.contains(part) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("'{part}' is not in the log:\n{}", log(sandbox, name).await);
 }

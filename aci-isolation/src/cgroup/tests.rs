@@ -1,0 +1,99 @@
+//! Detection and translation, without touching a cgroup.
+
+use proptest::prelude::*;
+
+use super::layout::{has, parse};
+use super::translate::{PERIOD, quota, shares, v1, v2, weight};
+use super::tree::{directories, field};
+use crate::protocol::Bounds;
+
+const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw,relatime - cgroup2 cgroup2 rw
+";
+
+#[test]
+fn hierarchies_are_read_from_mountinfo() {
+    let plan = parse(HYBRID, "/aci/");
+    assert_eq!(plan.v2.as_deref(), Some("/sys/fs/cgroup/uni fied"));
+    assert_eq!(plan.parent, "aci");
+    assert!(has(&plan, "cpu") && has(&plan, "memory") && !has(&plan, "pids"));
+    let at: Vec<_> = directories(&plan, "group/web")
+        .into_iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(
+        at,
+        [
+            "/sys/fs/cgroup/uni fied/aci/group/web",
+            "/sys/fs/cgroup/cpu,cpuacct/aci/group/web",
+            "/sys/fs/cgroup/memory/aci/group/web",
+        ]
+    );
+    assert_eq!(parse("", "aci").v2, None);
+}
+
+fn value(settings: &[super::translate::Setting], file: &str) -> Option<String> {
+    settings
+        .iter()
+        .find(|setting| setting.file == file)
+        .map(|setting| setting.value.clone())
+}
+
+#[test]
+fn limits_become_values() {
+    let bounds = Bounds {
+        cpu_max: Some(150),
+        cpu_request: Some(100),
+        memory_max: Some(1_500_000_000),
+        memory_request: Some(1_000_000_000),
+        pids_max: Some(100),
+    };
+    let two = v2(&bounds, true);
+    assert_eq!(value(&two, "cpu.max").as_deref(), Some("150000 100000"));
+    assert_eq!(value(&two, "cpu.weight").as_deref(), Some("39"));
+    assert_eq!(value(&two, "memory.max").as_deref(), Some("1500000000"));
+    assert_eq!(value(&two, "memory.swap.max").as_deref(), Some("0"));
+    assert_eq!(value(&two, "memory.low").as_deref(), Some("1000000000"));
+    assert_eq!(value(&two, "memory.oom.group").as_deref(), Some("1"));
+    assert_eq!(value(&two, "pids.max").as_deref(), Some("101"));
+    assert_eq!(value(&v2(&bounds, false), "memory.oom.group"), None);
+    assert_eq!(
+        value(&v2(&bounds, false), "pids.max").as_deref(),
+        Some("100")
+    );
+    let one = v1(&bounds, true);
+    assert_eq!(value(&one, "cpu.cfs_quota_us").as_deref(), Some("150000"));
+    assert_eq!(value(&one, "cpu.shares").as_deref(), Some("1024"));
+    let place = |file| one.iter().position(|setting| setting.file == file).unwrap();
+    assert!(place("memory.limit_in_bytes") < place("memory.memsw.limit_in_bytes"));
+    assert!(v1(&Bounds::default(), true).is_empty() && v2(&Bounds::default(), true).is_empty());
+}
+
+#[test]
+fn fields_are_found_whole() {
+    let text = "inactive_file 5\ntotal_inactive_file 7\noom_kill 2\n";
+    assert_eq!(field(text, "inactive_file"), Some(5));
+    assert_eq!(field(text, "total_inactive_file"), Some(7));
+    assert_eq!(field(text, "oom"), None);
+}
+
+proptest! {
+    /// One hundredth of a core is exactly one hundredth of the period.
+    #[test]
+    fn quotas_are_exact(hundredths in 1_u32..100_000) {
+        prop_assert_eq!(quota(hundredths) * 100, u64::from(hundredths) * PERIOD);
+    }
+
+    #[test]
+    fn weights_grow_and_stay_in_range(a in 0_u32..60_000, b in 0_u32..60_000) {
+        prop_assert!((2..=262_144).contains(&shares(a)));
+        prop_assert!((1..=10_000).contains(&weight(a)));
+        if a <= b {
+            prop_assert!(weight(a) <= weight(b) && shares(a) <= shares(b));
+        }
+    }
+}

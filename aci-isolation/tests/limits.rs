@@ -1,0 +1,133 @@
+//! Limits hold, are exact, and their numbers come back as statistics.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::time::Duration;
+
+use aci_core::contract::*;
+use aci_core::size::Limits;
+use common::*;
+
+fn lacks(bench: &Bench) -> bool {
+    let lacks = !bench.isolation.capability().limits;
+    if lacks {
+        println!(
+            "SKIPPED: no limits here: {:?}",
+            bench.isolation.capability().missing
+        );
+    }
+    lacks
+}
+
+#[tokio::test]
+async fn out_of_memory_is_told_and_hits_nobody_else() {
+    let Some(bench) = bench() else { return };
+    if lacks(&bench) {
+        return;
+    }
+    let sandbox = bench.sandbox().await;
+    sandbox
+        .start(bench.container("calm", &["sleep", "1000"]))
+        .await
+        .unwrap();
+    let mut hog = bench.shell("hog", "exec tail /dev/zero");
+    hog.limits.memory_max = Some(32 << 20);
+    sandbox.start(hog).await.unwrap();
+    let exit = ended(&*sandbox, "hog").await;
+    assert!(exit.oom, "{exit:?}");
+    assert_eq!(exit.code, 137);
+    assert!(matches!(
+        state(&*sandbox, "calm").await,
+        RunState::Running { .. }
+    ));
+    sandbox.signal("calm", Signal::KILL, false).await.unwrap();
+    assert!(!ended(&*sandbox, "calm").await.oom);
+    sandbox.destroy().await.unwrap();
+    bench.assert_clean();
+}
+
+#[tokio::test]
+async fn values_are_written_exactly() {
+    let Some(bench) = bench() else { return };
+    if lacks(&bench) {
+        return;
+    }
+    let mut spec = spec(Vec::new());
+    spec.limits = Limits {
+        cpu_max: Some(150),
+        memory_max: Some(256 << 20),
+        ..Limits::default()
+    };
+    let sandbox = bench.isolation.create(spec).await.unwrap();
+    let mut container = bench.container("web", &["sleep", "1000"]);
+    container.limits = Limits {
+        cpu_max: Some(37),
+        cpu_request: Some(50),
+        memory_max: Some(100 << 20),
+        memory_request: Some(50 << 20),
+        pids_max: Some(20),
+    };
+    sandbox.start(container).await.unwrap();
+    let group = sandbox.id().to_string();
+    let web = format!("{group}/web");
+    let file =
+        |path: &str, names: &[&str]| bench.cgroup_file(path, names).unwrap().trim().to_owned();
+    let quota = |path: &str| file(path, &["cpu.cfs_quota_us", "cpu.max"]);
+    assert_eq!(quota(&web).split(' ').next(), Some("37000"));
+    assert_eq!(quota(&group).split(' ').next(), Some("150000"));
+    let memory = |path: &str| file(path, &["memory.limit_in_bytes", "memory.max"]);
+    assert_eq!(memory(&web), (100 << 20).to_string());
+    assert_eq!(memory(&group), (256 << 20).to_string());
+    // One more for the container's own init.
+    assert_eq!(file(&web, &["pids.max"]), "21");
+    sandbox.destroy().await.unwrap();
+    bench.assert_clean();
+}
+
+#[tokio::test]
+async fn a_fork_bomb_is_bounded_and_gone_at_once() {
+    let Some(bench) = bench() else { return };
+    if lacks(&bench) {
+        return;
+    }
+    let sandbox = bench.sandbox().await;
+    let mut bomb = bench.shell("bomb", "b() { b | b & }; b; sleep 1000");
+    bomb.limits.pids_max = Some(30);
+    bomb.limits.cpu_max = Some(50);
+    sandbox.start(bomb).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    if matches!(state(&*sandbox, "bomb").await, RunState::Running { .. }) {
+        let stats = sandbox.stats().await.unwrap();
+        assert!(stats.containers[0].pids <= 30, "{stats:?}");
+    }
+    sandbox.signal("bomb", Signal::KILL, true).await.unwrap();
+    ended(&*sandbox, "bomb").await;
+    sandbox.destroy().await.unwrap();
+    bench.assert_clean();
+}
+
+#[tokio::test]
+async fn statistics_grow_with_use() {
+    let Some(bench) = bench() else { return };
+    let exact = bench.isolation.capability().limits;
+    let sandbox = bench.sandbox().await;
+    let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo done; sleep 1000 & sleep 1000; true";
+    sandbox.start(bench.shell("web", script)).await.unwrap();
+    wait_for_line(&*sandbox, "web", "done").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let stats = sandbox.stats().await.unwrap();
+    let web = &stats.containers[0];
+    assert_eq!((web.name.as_str(), web.exact), ("web", exact));
+    assert!(web.cpu > Duration::from_millis(20), "{web:?}");
+    assert_eq!(web.pids, 3, "{web:?}");
+    assert!(web.memory_bytes > 0);
+    assert_eq!(stats.network.map(|network| network.rx_bytes), Some(0));
+    sandbox.destroy().await.unwrap();
+    bench.assert_clean();
+}
+
+#[test]
+fn without_root() {
+    again_without_root(&["statistics_grow_with_use"]);
+}
