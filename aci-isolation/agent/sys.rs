@@ -246,7 +246,7 @@ pub(crate) fn permitted_capabilities() -> io::Result<u64> {
 }
 
 /// Closes every descriptor from 3 on that is not in the list.
-pub(crate) fn close_except(keep: &mut Vec<RawFd>) -> io::Result<()> {
+pub(crate) fn close_except(keep: &mut [RawFd]) -> io::Result<()> {
     keep.sort_unstable();
     let mut first: u32 = 3;
     for fd in keep.iter().filter_map(|fd| u32::try_from(*fd).ok()) {

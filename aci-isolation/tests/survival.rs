@@ -58,7 +58,7 @@ async fn a_killed_hosts_sandbox_is_adopted() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
 
     let again = Namespaces::new(bench.options.clone()).unwrap();
-    assert_eq!(again.list().await.unwrap(), [id.clone()]);
+    assert_eq!(again.list().await.unwrap(), std::slice::from_ref(&id));
     let sandbox = again.adopt(&id).await.unwrap();
     assert_eq!(ended(&*sandbox, "job").await.code, 42);
     assert_eq!(log(&*sandbox, "job").await, "begin\nend\n");

@@ -32,7 +32,12 @@ fn run(program: &[Instruction], call: &Call) -> (u32, usize) {
         4 => call.architecture,
         16..64 => {
             let value = call.arguments[(offset as usize - 16) / 8];
-            (if offset % 8 == 0 { value } else { value >> 32 }) as u32
+            let half = if offset.is_multiple_of(8) {
+                value & 0xffff_ffff
+            } else {
+                value >> 32
+            };
+            u32::try_from(half).unwrap()
         }
         _ => panic!("load of {offset}"),
     };
@@ -351,7 +356,7 @@ proptest! {
         let expected = about()
             .filter(|rule| !rule.arguments.is_empty())
             .find(|rule| rule.arguments.iter().all(|argument| holds(argument, &arguments)))
-            .or_else(|| about().filter(|rule| rule.arguments.is_empty()).last())
+            .or_else(|| about().rfind(|rule| rule.arguments.is_empty()))
             .map_or(profile.default, |rule| rule.action);
         let expected = match expected {
             Action::Allow => ALLOW,
