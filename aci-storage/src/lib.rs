@@ -7,7 +7,8 @@
 //! | [`EmptyDirs`] | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `emptyDir`: directories, or memory |
 //! | [`Secrets`] | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `secret`: files in the group's memory |
 //!
-//! Images come in by [`OciImages::import_layout`] (OCI image layouts), [`OciImages::import_tar`]
+//! Images come from registries by [`pull`](aci_core::contract::ImageStore::pull) as [`Registries`]
+//! says, and otherwise by [`OciImages::import_layout`] (OCI image layouts), [`OciImages::import_tar`]
 //! (`docker save` and OCI archives) or [`HostImage`]. [`layer`] says what an image may contain and
 //! how hostile ones are held. Everything works for root and for an ordinary user.
 //!
@@ -29,7 +30,7 @@
 //! let ask = |reference: &str| PullRequest {
 //!     reference: reference.into(),
 //!     login: None,
-//!     policy: PullPolicy::IfNotPresent,
+//!     policy: PullPolicy::Never, // with IfNotPresent or Always its registry is asked
 //! };
 //! let image = other.pull(ask("docker.io/local/shell:1"), None).await?;
 //! assert!(image.digest.starts_with("sha256:"));
@@ -42,8 +43,10 @@
 //!
 //! # Not yet
 //!
-//! There is no registry client: an image comes into the store by import. Layers are directory
-//! trees; layers compressed with zstd are refused.
+//! Registries are asked directly, not through a proxy, and credentials come from the pull request
+//! alone, not from Docker's `config.json`. What a broken-off pull fetched of a blob is kept for its
+//! next try within the same pull only. Layers are directory trees, not EROFS images; layers
+//! compressed with zstd are refused. Nothing compares the speed with other programs yet.
 //!
 //! # What it tells
 //!
@@ -52,13 +55,15 @@
 //! `images.import_tar`, `images.import_reader`, `images.export_layout`, `images.collect`,
 //! `layer.unpack`, `host_image.build`, `volumes.provide`, `volumes.release`. Events: info for an
 //! image that came in, warn for layers that are to be unpacked again after a crash of the machine,
-//! debug for what was left out of a layer.
+//! debug for what was left out of a layer, warn for mirrors that do not have an image.
 //!
 //! Counters of `metrics`:
 //!
 //! | counter | counts |
 //! |---|---|
 //! | `aci_storage_images_installed_total` | images that came in, or came in again |
+//! | `aci_storage_fetched_bytes_total` | bytes of blobs from registries |
+//! | `aci_storage_registry_retries_total` | requests to registries that were tried again |
 //! | `aci_storage_layers_unpacked_total` | layers that were unpacked |
 //! | `aci_storage_layers_refused_total` | layers that were damaged or broke a rule |
 //! | `aci_storage_unpacked_bytes_total` | bytes of uncompressed archives |
@@ -71,6 +76,7 @@ mod fail;
 mod host;
 mod image;
 pub mod layer;
+mod registry;
 mod tree;
 mod turns;
 mod volume;
@@ -79,6 +85,7 @@ pub use host::HostImage;
 pub use image::{
     Digest, Freed, ImportOptions, OciImages, OciImagesOptions, Platform, Reference, Usage,
 };
+pub use registry::{Registries, TlsRoots};
 pub use volume::{EmptyDirs, Secrets};
 
 #[cfg(test)]

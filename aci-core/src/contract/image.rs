@@ -154,7 +154,8 @@ pub trait ImageStore: Send + Sync + fmt::Debug {
     /// [`NotFound`](crate::error::ErrorKind::NotFound) or
     /// [`PermissionDenied`](crate::error::ErrorKind::PermissionDenied) with ACI's code
     /// `InaccessibleImage`; [`Unavailable`](crate::error::ErrorKind::Unavailable) with
-    /// `RegistryErrorResponse`; [`Unsupported`](crate::error::ErrorKind::Unsupported) with
+    /// `RegistryErrorResponse`, or with `InaccessibleImage` if the registry's name cannot be
+    /// resolved; [`Unsupported`](crate::error::ErrorKind::Unsupported) with
     /// `OsVersionNotSupported` for another platform; [`Corrupt`](crate::error::ErrorKind::Corrupt)
     /// for wrong bytes. The store is as before.
     ///

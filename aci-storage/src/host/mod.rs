@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::fail::{self, blocking};
 use crate::image::{
     ConfigFile, Descriptor, Digest, Inner, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST,
-    OciImages, Platform, ProcessConfig, Reference, RootDiffs,
+    OciImages, Origin, Platform, ProcessConfig, Reference, RootDiffs,
 };
 use archive::{Node, skeleton, write_layer};
 use libs::{Libraries, Place, normal, read_file, unreadable};
@@ -238,7 +238,14 @@ impl HostImage {
             config: Descriptor::new(OCI_CONFIG, Digest::of(&config), config.len() as u64),
             layers: vec![layer],
         })?;
-        inner.install(&self.reference, &manifest, &config, None, None)
+        inner.install(
+            &self.reference,
+            &manifest,
+            &config,
+            None,
+            Origin::Local,
+            None,
+        )
     }
 
     /// Everything that the image will hold, by path.

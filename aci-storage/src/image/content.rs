@@ -190,6 +190,11 @@ pub(crate) struct Stager {
 }
 
 impl Stager {
+    /// Something failed on this file; `what` completes "cannot ...".
+    pub(crate) fn failed(&self, what: &str, cause: io::Error) -> Error {
+        fail::io("images.ingest", what, &self.path, cause)
+    }
+
     pub(crate) fn finish(mut self) -> Staged {
         Staged {
             path: self.path.clone(),

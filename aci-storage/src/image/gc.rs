@@ -82,7 +82,7 @@ pub(crate) struct Pins<'a> {
 
 impl Pins<'_> {
     /// Adds to it.
-    pub(super) fn add(&mut self, digest: Digest) {
+    pub(crate) fn add(&mut self, digest: Digest) {
         *lock(&self.inner.state).pins.entry(digest).or_default() += 1;
         self.digests.push(digest);
     }

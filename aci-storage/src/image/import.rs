@@ -13,7 +13,7 @@ use super::content::{check_bytes, read_small};
 
 use super::digest::Digest;
 use super::gc::Pins;
-use super::index::{FULL_NAME, REF_NAME};
+use super::index::{FULL_NAME, Origin, REF_NAME};
 use super::manifest::{
     ConfigFile, Descriptor, Document, Index, MAX_JSON, MAX_LAYERS, Manifest, OCI_CONFIG, OCI_LAYER,
     OCI_LAYER_GZIP, OCI_MANIFEST, is_index,
@@ -263,8 +263,14 @@ impl<'a> Import<'a> {
                 .ingest(layer, &mut file, &mut |done| teller.tell(done))?;
         }
         let progress = self.options.progress.as_ref();
-        self.inner
-            .install(reference, bytes, &config, chosen_from, progress)
+        self.inner.install(
+            reference,
+            bytes,
+            &config,
+            chosen_from,
+            Origin::Local,
+            progress,
+        )
     }
 
     /// Picks the image of a layout.
@@ -381,8 +387,14 @@ impl<'a> Import<'a> {
             .because(e)
         })?;
         let progress = self.options.progress.as_ref();
-        self.inner
-            .install(&reference, &manifest, &config, None, progress)
+        self.inner.install(
+            &reference,
+            &manifest,
+            &config,
+            None,
+            Origin::Local,
+            progress,
+        )
     }
 
     /// The reference to give: the caller's, else the image's own.

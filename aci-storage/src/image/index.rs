@@ -20,6 +20,21 @@ const CHOSEN_FROM: &str = "io.github.aci-rs.index";
 /// The reference as it was asked for.
 const ASKED: &str = "io.github.aci-rs.asked";
 
+/// Where the image came from, if from a registry.
+const ORIGIN: &str = "io.github.aci-rs.origin";
+const REGISTRY: &str = "registry";
+
+/// How an image came into the store. It decides whether a registry is asked if its tag has moved:
+/// for what was made or imported here no registry can know better, whatever its name is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Imported, or assembled here.
+    #[default]
+    Local,
+    /// Pulled.
+    Registry,
+}
+
 /// What a reference stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tagged {
@@ -29,6 +44,7 @@ pub(crate) struct Tagged {
     pub(crate) manifest: Descriptor,
     /// The index of several platforms that it was chosen from.
     pub(crate) index: Option<Digest>,
+    pub(crate) origin: Origin,
 }
 
 /// All references, by normal form.
@@ -137,6 +153,9 @@ fn described(tagged: &Tagged) -> Descriptor {
     if let Some(index) = &tagged.index {
         notes.insert(CHOSEN_FROM.to_owned(), index.to_string());
     }
+    if tagged.origin == Origin::Registry {
+        notes.insert(ORIGIN.to_owned(), REGISTRY.to_owned());
+    }
     descriptor
 }
 
@@ -153,6 +172,10 @@ fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tagged>, String> {
             Some(digest) => Some(digest.parse().map_err(|e: Error| e.to_string())?),
             None => None,
         };
+        let origin = match notes.get(ORIGIN).map(String::as_str) {
+            Some(REGISTRY) => Origin::Registry,
+            _ => Origin::Local,
+        };
         let asked = notes.get(ASKED).cloned().unwrap_or_else(|| name.clone());
         all.insert(
             reference.key(),
@@ -161,6 +184,7 @@ fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tagged>, String> {
                 asked,
                 manifest,
                 index,
+                origin,
             },
         );
     }

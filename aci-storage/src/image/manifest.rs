@@ -24,6 +24,9 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
+/// What a registry is asked for where manifests are.
+pub(crate) const ACCEPTED: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
+
 /// Longest manifest, index or configuration in bytes (registries allow 4 MiB for a manifest).
 pub(crate) const MAX_JSON: u64 = 4 << 20;
 /// Most layers: overlayfs takes 500.

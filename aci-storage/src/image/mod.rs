@@ -23,7 +23,11 @@ pub use reference::Reference;
 pub use store::{OciImages, OciImagesOptions};
 
 pub(crate) use digest::Hashing;
+pub(crate) use index::Origin;
 pub(crate) use manifest::{
-    ConfigFile, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, ProcessConfig, RootDiffs,
+    ACCEPTED, ConfigFile, Descriptor, Document, MAX_JSON, Manifest, OCI_CONFIG, OCI_LAYER,
+    OCI_MANIFEST, ProcessConfig, RootDiffs,
 };
-pub(crate) use store::Inner;
+pub(crate) use progress::Teller;
+pub(crate) use store::{Inner, not_accessible};
+pub(crate) use trees::lock;

@@ -5,7 +5,7 @@ use aci_core::contract::{PullEvent, PullPhase, PullProgress};
 use super::manifest::Descriptor;
 
 /// Tells a listener about one layer or the whole image, at most once for each 256 KiB.
-pub(super) struct Teller<'a> {
+pub(crate) struct Teller<'a> {
     progress: Option<&'a PullProgress>,
     layer: Option<String>,
     phase: PullPhase,
@@ -14,7 +14,7 @@ pub(super) struct Teller<'a> {
 }
 
 impl<'a> Teller<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         progress: Option<&'a PullProgress>,
         layer: Option<&Descriptor>,
         phase: PullPhase,
@@ -28,7 +28,7 @@ impl<'a> Teller<'a> {
         }
     }
 
-    pub(super) fn tell(&mut self, done: u64) {
+    pub(crate) fn tell(&mut self, done: u64) {
         let Some(progress) = self.progress else {
             return;
         };

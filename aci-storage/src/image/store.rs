@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use aci_core::contract::{
-    Image, ImageStore, PullPhase, PullPolicy, PullProgress, PullRequest, RootFs, RootFsKey,
+    Image, ImageStore, PullPhase, PullProgress, PullRequest, RootFs, RootFsKey,
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use rustix::fs::FlockOperation;
 
 use super::content::Blobs;
 use super::digest::Digest;
-use super::index::{References, Tagged};
+use super::index::{Origin, References, Tagged};
 use super::manifest::{ConfigFile, Descriptor, Document, Manifest};
 use super::platform::Platform;
 use super::progress::Teller;
@@ -22,8 +22,9 @@ use super::reference::Reference;
 use super::trees::{Trees, lock};
 use crate::fail::{self, blocking};
 use crate::layer::{Form, UnpackLimits};
+use crate::registry::{self, Connector, Registries};
 use crate::tree::{Graveyard, make_private_dir};
-use crate::turns::Turns;
+use crate::turns::{Turn, Turns};
 
 /// How a store behaves.
 #[non_exhaustive]
@@ -33,6 +34,8 @@ pub struct OciImagesOptions {
     pub platform: Platform,
     /// Upper bounds for each layer.
     pub limits: UnpackLimits,
+    /// Which registries are asked for images that are not in the store.
+    pub registries: Registries,
 }
 
 /// Images in a directory.
@@ -47,6 +50,12 @@ pub struct OciImagesOptions {
 /// One program has a store at a time: [`OciImages::open`] takes a lock that lasts as long as any
 /// clone of the value, and that the kernel gives back when the program dies. Give each engine its
 /// own directory. Clones share everything.
+///
+/// What is not in the store is pulled from its registry. The store notes for each reference whether
+/// the image was pulled: only then a pull with `PullPolicy::Always` asks the registry whether the tag
+/// has moved. An image that was imported or assembled here is taken as it is under any policy, so
+/// that names like `local/web:1` need no registry; `remove` it to have it pulled. References by
+/// digest never ask for what is there.
 ///
 /// It works for any user. Without the right to change owners, all files of layers belong to the
 /// user that runs this, and overlayfs is to be mounted with `userxattr`; see [`crate::layer`].
@@ -64,6 +73,8 @@ pub(crate) struct Inner {
     pub(super) graves: Graveyard,
     pub(super) state: Mutex<State>,
     roots: Turns<RootFsKey>,
+    fetching: Turns<Digest>,
+    connector: Connector,
     /// Held for its lock; the last field, so that it goes last.
     _lock: File,
 }
@@ -132,6 +143,7 @@ impl OciImages {
         Ok(Self {
             inner: Arc::new(Inner {
                 dir,
+                connector: Connector::new(options.registries.clone()),
                 options,
                 blobs,
                 trees,
@@ -142,6 +154,7 @@ impl OciImages {
                     records: HashMap::new(),
                 }),
                 roots: Turns::new(),
+                fetching: Turns::new(),
                 _lock: lock,
             }),
         })
@@ -214,13 +227,32 @@ pub(crate) fn not_accessible(operation: &'static str, reference: &str) -> Error 
         ),
     )
     .code("InaccessibleImage")
-    .hint("images come into the store by import of an OCI layout or a docker save archive, or by assembling one from programs of this host")
+    .hint("it is not in the store and was not to be pulled; import an OCI layout or a docker save archive, assemble one from programs of this host, or pull it from a registry")
 }
 
 impl Inner {
     /// The content store.
     pub(crate) const fn blobs(&self) -> &Blobs {
         &self.blobs
+    }
+
+    pub(crate) const fn options(&self) -> &OciImagesOptions {
+        &self.options
+    }
+
+    /// The way to registries.
+    pub(crate) const fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// The turn to fetch a blob.
+    pub(crate) async fn fetching(&self, digest: Digest) -> Turn {
+        self.fetching.take(digest).await
+    }
+
+    /// What the store has for a reference.
+    pub(crate) fn found(&self, reference: &str) -> Result<Option<Tagged>> {
+        Ok(lock(&self.state).references.find(reference)?.cloned())
     }
 
     /// Manifest and configuration of an image whose manifest the store has.
@@ -278,22 +310,38 @@ impl Inner {
             .iter()
             .zip(&record.config.rootfs.diff_ids);
         for (layer, diff_id) in layers {
-            let mut teller = Teller::new(progress, Some(layer), PullPhase::Unpacking);
-            if self.trees.ensure(
-                diff_id,
-                &layer.digest,
-                &self.blobs,
-                &self.options.limits,
-                &mut |done| teller.tell(done),
-            )? {
+            if self.ensure_layer(layer, diff_id, progress)? {
                 fresh.push(*diff_id);
             }
-            Teller::new(progress, Some(layer), PullPhase::Done).tell(layer.size);
         }
+        self.flush_later(fresh);
+        Ok(())
+    }
+
+    /// Has a layer unpacked; `true` if it was not before.
+    pub(crate) fn ensure_layer(
+        &self,
+        layer: &Descriptor,
+        diff_id: &Digest,
+        progress: Option<&PullProgress>,
+    ) -> Result<bool> {
+        let mut teller = Teller::new(progress, Some(layer), PullPhase::Unpacking);
+        let fresh = self.trees.ensure(
+            diff_id,
+            &layer.digest,
+            &self.blobs,
+            &self.options.limits,
+            &mut |done| teller.tell(done),
+        )?;
+        Teller::new(progress, Some(layer), PullPhase::Done).tell(layer.size);
+        Ok(fresh)
+    }
+
+    /// Makes unpacked layers durable, without waiting for it.
+    pub(crate) fn flush_later(&self, fresh: Vec<Digest>) {
         if !fresh.is_empty() {
             self.trees.flush_later(fresh);
         }
-        Ok(())
     }
 
     /// Makes an image of a manifest and a configuration whose layers are blobs of the store
@@ -304,6 +352,7 @@ impl Inner {
         manifest: &[u8],
         config: &[u8],
         index: Option<Digest>,
+        origin: Origin,
         progress: Option<&PullProgress>,
     ) -> Result<Image> {
         let parsed: Reference = reference.parse()?;
@@ -340,6 +389,7 @@ impl Inner {
                 manifest.len() as u64,
             ),
             index,
+            origin,
         };
         let mut state = lock(&self.state);
         state.records.insert(digest, Arc::new(record));
@@ -352,22 +402,23 @@ impl Inner {
         Ok(image)
     }
 
-    fn pull(&self, request: &PullRequest, progress: Option<&PullProgress>) -> Result<Image> {
-        Teller::new(progress, None, PullPhase::Resolving).tell(0);
-        let image = self.get("images.pull", &request.reference)?;
+    /// An image that is in the store, unpacked.
+    pub(crate) fn present(
+        &self,
+        reference: &str,
+        progress: Option<&PullProgress>,
+    ) -> Result<Image> {
+        let image = self.get("images.pull", reference)?;
         let digest: Digest = image.digest.parse()?;
         let _pins = self.pin([digest]);
         let record = {
             let mut state = lock(&self.state);
             if state.references.by_digest(&digest).is_none() {
-                return Err(not_accessible("images.pull", &request.reference));
+                return Err(not_accessible("images.pull", reference));
             }
             self.record(&mut state, &digest)?
         };
         self.ensure_layers(&record, progress)?;
-        if request.policy == PullPolicy::Always {
-            tracing::debug!(reference = %request.reference, "kept as it is: the store has no registry to ask");
-        }
         Teller::new(progress, None, PullPhase::Done).tell(image.size);
         Ok(image)
     }
@@ -408,11 +459,7 @@ impl Inner {
 impl ImageStore for OciImages {
     #[tracing::instrument(name = "images.pull", skip_all, fields(reference = %request.reference))]
     async fn pull(&self, request: PullRequest, progress: Option<PullProgress>) -> Result<Image> {
-        let inner = Arc::clone(&self.inner);
-        blocking("images.pull", move || {
-            inner.pull(&request, progress.as_ref())
-        })
-        .await
+        registry::pull(&self.inner, request, progress).await
     }
 
     async fn get(&self, reference: &str) -> Result<Image> {

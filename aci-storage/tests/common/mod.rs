@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use aci_core::contract::{Image, ImageStore as _, Layer, RootFs, RootFsKey};
-use aci_storage::{Digest, OciImages};
+use aci_storage::{Digest, OciImages, OciImagesOptions, Registries};
 use serde_json::{Value, json};
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -13,7 +13,7 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// A store in a directory that goes with it.
+/// A store in a directory that goes with it; it asks no registry.
 pub struct Store {
     pub images: OciImages,
     pub dir: tempfile::TempDir,
@@ -21,7 +21,10 @@ pub struct Store {
 
 pub fn store() -> Store {
     let dir = tempfile::tempdir().unwrap();
-    let images = OciImages::open(dir.path().join("images")).unwrap();
+    // Tests ask nobody on the network.
+    let mut options = OciImagesOptions::default();
+    options.registries = Registries::none();
+    let images = OciImages::open_with(dir.path().join("images"), options).unwrap();
     Store { images, dir }
 }
 
