@@ -221,10 +221,15 @@ async fn pull(task: &Task, image: String, number: u64, fresh: bool) {
         Err(error) => {
             task.failed("pull_image", &error);
             let retryable = error.is_retryable();
+            // A failure that ends the group shows its code there; of others the event is all there is.
+            let message = match error.aci_code() {
+                Some(code) if retryable => format!("{code}: {}", told(&error)),
+                _ => told(&error),
+            };
             task.saw(Observation::PullFailed {
                 image,
                 number,
-                message: told(&error),
+                message,
                 code: error.aci_code().map(str::to_owned),
                 retryable,
             });
