@@ -309,8 +309,21 @@ fn reason(view: &ContainerGroup) -> Option<String> {
     failed.or(lost)
 }
 
-/// Asks the web container over the group's network: by its address where the host reaches it.
+/// Asks the web container. Its process runs, but may not listen yet, so a refusal is tried again
+/// for a while, as any client does.
 async fn call(group: &Group, port: u16) -> Result<String> {
+    let mut tries = 0;
+    loop {
+        match ask(group, port).await {
+            Err(_) if tries < 50 => tries += 1,
+            other => return other,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// One request over the group's network: by its address where the host reaches it.
+async fn ask(group: &Group, port: u16) -> Result<String> {
     let request = b"GET /index.html HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n";
     let mut answer = String::new();
     match group.address() {
