@@ -123,6 +123,14 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
                 sys::exit_now(1);
             }
             drop(mapped_read);
+            if boot.probe {
+                let reply = match root::probe() {
+                    Ok(()) => Reply::Done,
+                    Err(failure) => Reply::Failed(failure),
+                };
+                say(host, &reply, &[]);
+                sys::exit_now(0);
+            }
             let traces = boot.cgroup.clone().map(|plan| (plan, boot.id.clone()));
             match become_agent(boot) {
                 Ok((server, network)) => {

@@ -321,15 +321,7 @@ fn overlay(
 ) -> Result<()> {
     // Descriptor paths are short, hide the host's paths from /proc/self/mountinfo inside, and need
     // no quoting.
-    let context =
-        rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
-            let hint = if errno == Errno::NODEV {
-                "load it with: modprobe overlay"
-            } else {
-                "overlayfs in user namespaces needs Linux 5.11 or newer"
-            };
-            failed("overlayfs is not available")(errno).hint(hint)
-        })?;
+    let context = open_overlay()?;
     let attempt = || -> std::result::Result<OwnedFd, Errno> {
         for layer in layers {
             rustix::mount::fsconfig_set_string(&context, "lowerdir+", descriptor_path(layer))?;
@@ -373,6 +365,32 @@ fn overlay(
         Some(data.as_c_str()),
     )
     .map_err(|errno| failed("mounting the root as overlay")(errno).hint(said(&context)))
+}
+
+fn open_overlay() -> Result<OwnedFd> {
+    rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
+        let (kind, hint) = match errno {
+            Errno::NODEV => (Kind::Unsupported, "load it with: modprobe overlay"),
+            Errno::NOSYS => (Kind::Unsupported, "sandboxes need Linux 5.12 or newer"),
+            _ => (
+                Kind::PermissionDenied,
+                "overlayfs in user namespaces needs Linux 5.11 or newer; otherwise run as root",
+            ),
+        };
+        Failure {
+            kind,
+            ..failed("overlayfs is not available")(errno)
+        }
+        .hint(hint)
+    })
+}
+
+/// Whether root file systems can be mounted here.
+pub(crate) fn probe() -> Result<()> {
+    open_overlay()?;
+    new_mount("tmpfs", &[], PLAIN)
+        .map(drop)
+        .map_err(failed("mounting a tmpfs in a new mount namespace"))
 }
 
 /// What the kernel has to say about a failed file system context.

@@ -38,7 +38,7 @@ fn program() -> io::Result<&'static OwnedFd> {
 
 /// Starts an agent and waits until it serves. Returns its answer and the descriptors with it, and
 /// its pid. Blocks.
-pub(crate) fn launch(boot: &Boot, errors: &Path) -> io::Result<(Reply, Vec<OwnedFd>)> {
+pub(crate) fn launch(boot: &Boot, errors: Option<&Path>) -> io::Result<(Reply, Vec<OwnedFd>)> {
     let program = program()?;
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -46,7 +46,10 @@ pub(crate) fn launch(boot: &Boot, errors: &Path) -> io::Result<(Reply, Vec<Owned
         SocketFlags::CLOEXEC,
         None,
     )?;
-    let errors = File::options().create(true).append(true).open(errors)?;
+    let errors = match errors {
+        Some(path) => Stdio::from(File::options().create(true).append(true).open(path)?),
+        None => Stdio::null(),
+    };
     // No working directory, user or hook is set, so that std uses posix_spawn, which does not copy
     // the host's memory.
     let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
@@ -56,7 +59,7 @@ pub(crate) fn launch(boot: &Boot, errors: &Path) -> io::Result<(Reply, Vec<Owned
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
-        .stderr(Stdio::from(errors))
+        .stderr(errors)
         .spawn()?;
     let answer = converse(boot, &ours);
     if answer.is_err() {

@@ -1,4 +1,82 @@
-//! Sandboxes of container groups made of Linux namespaces and cgroups.
+//! Sandboxes of container groups, made of Linux namespaces and cgroups: an implementation of
+//! [`Isolation`](aci_core::contract::Isolation) that needs nothing installed, no daemon, and no
+//! root unless you want limits and addresses that others reach.
+//!
+//! ```no_run
+//! use aci_core::contract::{Isolation, SandboxSpec};
+//! use aci_isolation::{Namespaces, NamespacesOptions};
+//!
+//! # async fn example(spec: SandboxSpec) -> aci_core::error::Result<()> {
+//! let isolation = Namespaces::new(NamespacesOptions::default())?;
+//! for missing in isolation.capability().missing {
+//!     println!("{missing}");
+//! }
+//! let sandbox = isolation.create(spec).await?;
+//! sandbox.destroy().await
+//! # }
+//! ```
+//!
+//! # How it is built
+//!
+//! Each sandbox has an **agent**, a static single-threaded program that the build script builds
+//! and that this crate carries as bytes. It is started from a sealed memory file by posix_spawn:
+//! the host program never forks, whatever its size and its threads, and no file on disk can be
+//! swapped. The agent belongs to nobody afterwards. When the host program ends, however it ends,
+//! containers run on, their logs and exit codes are kept, and the next program takes over with
+//! [`Isolation::adopt`](aci_core::contract::Isolation::adopt). When an agent ends, the kernel ends
+//! everything in its sandbox, because the agent is the first process of the sandbox's pid
+//! namespace.
+//!
+//! | namespace | of | what for |
+//! |---|---|---|
+//! | user | sandbox, without root | rights over the others |
+//! | net, ipc, uts | sandbox | containers of a group reach each other on localhost, share `/dev/shm` and the host name |
+//! | mount | agent | volumes, mounted once, seen by nobody else |
+//! | pid | sandbox, and each container | nobody outlives the agent; containers do not see each other |
+//! | mount, cgroup | container | its own root, its own view of its limits |
+//!
+//! A container has an **init** of its own, which is the agent's code in a child: it builds the file
+//! system, then reaps. The container's program and those of exec are children of the agent that
+//! join the container's namespaces and then give up every right that they shall not have: user,
+//! capabilities, `no_new_privs`, system call filter. When the container's program ends, its init
+//! is killed, and the kernel kills everybody else in there as one act.
+//!
+//! # What holds a container
+//!
+//! - Docker's default system call filter, compiled here to a tree-shaped BPF program, or the
+//!   document's `seccompProfile`.
+//! - Docker's 14 capabilities, more or fewer as the document says. Everything that a container can
+//!   write to is mounted `nodev`, so that a device made by `mknod` is of no use.
+//! - `/proc` and `/sys` masked as Docker does, by mounts that are placed through the file systems'
+//!   own descriptors.
+//! - Paths that an image can shape are resolved by openat2 inside the root.
+//! - No descriptor of the agent reaches a program; a working directory outside of the root is
+//!   refused; the agent's own program is a sealed memory file.
+//!
+//! As root there is no user namespace yet: user 0 inside is user 0 outside, held by the above.
+//!
+//! # Limits
+//!
+//! Cgroups of version 1, version 2 and both at once. CPU is exact to a hundredth of a core, swap is
+//! not granted on top of memory, and a bound of processes is the user's own: the init comes on top.
+//! Without root they need a version 2 cgroup that systemd has delegated; otherwise there are no
+//! limits, and [`Isolation::capability`](aci_core::contract::Isolation::capability) says so.
+//!
+//! # Metrics
+//!
+//! | counter | counts |
+//! |---|---|
+//! | `aci_isolation_sandboxes_created_total` | sandboxes made |
+//! | `aci_isolation_sandboxes_adopted_total` | sandboxes taken over from an earlier program |
+//! | `aci_isolation_sandboxes_removed_total` | sandboxes removed |
+//! | `aci_isolation_container_starts_total` | containers started |
+//! | `aci_isolation_execs_total` | further processes started |
+//!
+//! # Building
+//!
+//! The build script links the agent with the static C library of the gnu target (Debian's
+//! `libc6-dev` has it, Fedora's is `glibc-static`). The environment variable `ACI_AGENT` names an
+//! agent that was built elsewhere, to be embedded instead.
 
 mod capabilities;
 #[allow(dead_code, reason = "parts of it are the agent's")]
@@ -22,7 +100,7 @@ pub use namespaces::{Namespaces, NamespacesOptions};
 
 #[cfg(test)]
 #[path = "../agent/log.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its parts without the agent are tested here")]
 mod agent_log;
 #[cfg(test)]
 #[path = "../agent/user.rs"]

@@ -128,6 +128,7 @@ impl Namespaces {
                 )
                 .hint("end it, or choose another directory by NamespacesOptions::state_dir")
             })?;
+        try_out(&host)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 _claim: claim,
@@ -200,6 +201,51 @@ impl Isolation for Namespaces {
 const CREATE: &str = "sandbox.create";
 const ADOPT: &str = "sandbox.adopt";
 const REMOVE: &str = "sandbox.remove";
+
+/// Starts an agent that only tries what every sandbox needs; a few milliseconds.
+fn try_out(host: &Host) -> Result<()> {
+    const OPERATION: &str = "namespaces.new";
+    let boot = Boot {
+        version: VERSION,
+        probe: true,
+        id: "probe".to_owned(),
+        hostname: String::new(),
+        dir: String::new(),
+        users: host.users.clone(),
+        cgroup: None,
+        bounds: protocol::Bounds::default(),
+        volumes: Vec::new(),
+    };
+    match launch::launch(&boot, None) {
+        Ok((Reply::Done, _)) => Ok(()),
+        Ok((Reply::Failed(failure), _)) => Err(error_of(failure, OPERATION)),
+        Ok(_) => Err(unexpected(OPERATION)),
+        Err(error) => Err(not_started(OPERATION, "", error)),
+    }
+}
+
+/// An agent that could not be started or did not come up, with what it left to say.
+fn not_started(operation: &'static str, said: &str, error: io::Error) -> Error {
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let kind = if denied {
+        ErrorKind::PermissionDenied
+    } else {
+        ErrorKind::Internal
+    };
+    let message = match said.trim() {
+        "" => "the sandbox's agent did not start".to_owned(),
+        said => format!("the sandbox's agent did not start: {said}"),
+    };
+    let outcome = Error::new(kind, operation, message).because(error);
+    if denied {
+        outcome.hint(
+            "it is executed from memory: the sysctl vm.memfd_noexec must be below 2, and /proc \
+             must be mounted",
+        )
+    } else {
+        outcome
+    }
+}
 
 /// Who an agent is, as it recorded itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,8 +335,11 @@ impl Shared {
                 .create(directory.join(name))
                 .map_err(|error| internal("making the sandbox's directory", error))?;
         }
-        let (reply, fds) = launch::launch(&boot, &directory.join("agent.err"))
-            .map_err(|error| self.explain(&directory, error))?;
+        let (reply, fds) =
+            launch::launch(&boot, Some(&directory.join("agent.err"))).map_err(|error| {
+                let said = fs::read_to_string(directory.join("agent.err")).unwrap_or_default();
+                not_started(CREATE, &said, error)
+            })?;
         let network = match (reply, fds.into_iter().next()) {
             (Reply::Failed(failure), _) => return Err(error_of(failure, CREATE)),
             (Reply::Hello { .. }, Some(network)) => network,
@@ -312,29 +361,6 @@ impl Shared {
         }
     }
 
-    /// An agent that could not be started or did not come up, with what it left to say.
-    fn explain(&self, directory: &Path, error: io::Error) -> Error {
-        let said = fs::read_to_string(directory.join("agent.err")).unwrap_or_default();
-        let denied = error.kind() == io::ErrorKind::PermissionDenied;
-        let kind = if denied {
-            ErrorKind::PermissionDenied
-        } else {
-            ErrorKind::Internal
-        };
-        let message = match said.trim() {
-            "" => "the sandbox's agent did not start".to_owned(),
-            said => format!("the sandbox's agent did not start: {said}"),
-        };
-        let outcome = Error::new(kind, CREATE, message).because(error);
-        if denied {
-            outcome.hint(
-                "it is executed from memory: the sysctl vm.memfd_noexec must be below 2, and /proc must be mounted",
-            )
-        } else {
-            outcome
-        }
-    }
-
     fn boot(&self, spec: &SandboxSpec) -> Result<Boot> {
         let volumes: Result<Vec<_>> = spec
             .volumes
@@ -349,6 +375,7 @@ impl Shared {
             .collect();
         Ok(Boot {
             version: VERSION,
+            probe: false,
             id: spec.id.to_string(),
             hostname: spec.hostname.clone(),
             dir: text(&self.sandbox_directory(&spec.id), CREATE)?,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use aci_core::contract::*;
 use aci_core::error::ErrorKind;
 use aci_core::id::SandboxId;
-use aci_isolation::Namespaces;
 use common::*;
 
 /// What the child of the test below is told by its environment.
@@ -21,7 +20,9 @@ async fn a_host_to_be_killed() {
     let Ok(directory) = std::env::var(STATE) else {
         return;
     };
-    let bench = bench_at(directory.into()).unwrap();
+    let directory = std::path::PathBuf::from(directory);
+    lay_out(&directory);
+    let bench = bench_at(directory).unwrap();
     let sandbox = bench.sandbox().await;
     sandbox
         .start(bench.shell("job", "echo begin; sleep 1; echo end; exit 42"))
@@ -38,13 +39,15 @@ async fn a_host_to_be_killed() {
 
 #[tokio::test]
 async fn a_killed_hosts_sandbox_is_adopted() {
-    let Some(bench) = bench() else { return };
+    let Some(outer) = bench() else { return };
+    let directory = outer.root().join("host");
+    std::fs::create_dir(&directory).unwrap();
     let mut host = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_host_to_be_killed", "--nocapture"])
-        .env(STATE, bench.root())
+        .env(STATE, &directory)
         .spawn()
         .unwrap();
-    let ready = bench.root().join("ready");
+    let ready = directory.join("ready");
     for _ in 0..400 {
         if ready.exists() {
             break;
@@ -57,7 +60,8 @@ async fn a_killed_hosts_sandbox_is_adopted() {
     // The job ends while nobody looks.
     tokio::time::sleep(Duration::from_millis(1500)).await;
 
-    let again = Namespaces::new(bench.options.clone()).unwrap();
+    let bench = bench_at(directory).unwrap();
+    let again = bench.isolation.clone();
     assert_eq!(again.list().await.unwrap(), std::slice::from_ref(&id));
     let sandbox = again.adopt(&id).await.unwrap();
     assert_eq!(ended(&*sandbox, "job").await.code, 42);

@@ -74,6 +74,8 @@ pub(crate) enum Users {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Boot {
     pub(crate) version: u32,
+    /// Only tries whether namespaces and overlayfs can be had, answers and ends.
+    pub(crate) probe: bool,
     pub(crate) id: String,
     pub(crate) hostname: String,
     /// The sandbox's directory of the state directory.

@@ -49,8 +49,7 @@ pub fn bench() -> Option<Bench> {
 
 /// A bench over the directory of another one.
 pub fn bench_at(root: PathBuf) -> Option<Bench> {
-    // Hidden directories of tempfile start with a dot; cgroups may have any name.
-    let unique = root.file_name().unwrap().to_string_lossy().replace('.', "");
+    let unique = root.to_string_lossy().replace(['.', '/'], "");
     let options = NamespacesOptions::default()
         .state_dir(root.join("state"))
         .cgroup_parent(format!("aci-test-{unique}"));
@@ -69,7 +68,7 @@ pub fn bench_at(root: PathBuf) -> Option<Bench> {
 }
 
 /// Makes the layer of all root file systems.
-fn lay_out(root: &Path) -> bool {
+pub fn lay_out(root: &Path) -> bool {
     let Some(busybox) = BUSYBOX.iter().map(Path::new).find(|path| path.exists()) else {
         println!("SKIPPED: no static busybox; install the package busybox-static");
         return false;
@@ -173,7 +172,11 @@ impl Bench {
     /// Nothing may be left: no sandbox, cgroup, mount, process or file.
     pub fn assert_clean(&self) {
         let state = self.root.join("state");
-        let left: Vec<_> = std::fs::read_dir(&state).unwrap().collect();
+        let left: Vec<_> = std::fs::read_dir(&state)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .filter(|name| name != ".lock")
+            .collect();
         assert!(left.is_empty(), "left in the state directory: {left:?}");
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let path = self.root.to_str().unwrap();
