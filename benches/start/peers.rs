@@ -1,0 +1,336 @@
+//! The other programs, each from Debian, with the same root file system and an equal profile.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use aci_benches::contest::{Contestant, Sample, milliseconds};
+use anyhow::Context as _;
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use crate::setup::{MEMORY, PIDS, Setup, since};
+use crate::{FIRST, TOTAL};
+
+/// The names that the default profile always allows; the same as ours.
+const ALLOWED: &str = include_str!("allowed.txt");
+
+/// Runs a command to its end: when its container began and when it was gone.
+fn timed(command: &mut Command) -> anyhow::Result<Sample> {
+    let (begin, clock) = (Instant::now(), SystemTime::now());
+    let output = command.stdin(Stdio::null()).output();
+    let total = begin.elapsed();
+    let output = output.with_context(|| format!("{}", command.get_program().display()))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{} (code {:?}, signal {:?})",
+        String::from_utf8_lossy(&output.stderr).trim(),
+        output.status.code(),
+        output.status.signal()
+    );
+    let first = since(clock, &String::from_utf8_lossy(&output.stdout))?;
+    Ok(vec![(FIRST, first), (TOTAL, milliseconds(total))])
+}
+
+/// The program of a package in PATH or where Debian puts it.
+fn find(program: &str, package: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/usr/bin"])
+        .map(|directory| Path::new(directory).join(program))
+        .find(|path| path.is_file())
+        .with_context(|| format!("{program} is not installed (Debian package {package})"))
+}
+
+fn first_line(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// crun or runc: `run` makes, starts, awaits and deletes a container.
+pub(crate) struct Oci {
+    name: String,
+    program: PathBuf,
+    directory: PathBuf,
+    count: u32,
+}
+
+impl Oci {
+    pub(crate) fn new(setup: &Setup, program: &str) -> anyhow::Result<Self> {
+        let path = find(program, program)?;
+        let directory = setup.directory().join(program);
+        fs::create_dir_all(directory.join("bundle"))?;
+        Ok(Self {
+            name: first_line(&path).replace(" version", ""),
+            program: path,
+            directory,
+            count: 0,
+        })
+    }
+}
+
+#[async_trait(?Send)]
+impl Contestant for Oci {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn run(&mut self) -> anyhow::Result<Sample> {
+        self.count += 1;
+        let id = format!("aci-bench-{}-{}", std::process::id(), self.count);
+        let bundle = self.directory.join("bundle");
+        let root = self.directory.with_file_name("root");
+        fs::write(bundle.join("config.json"), config(&root, &id).to_string())?;
+        let state = self.directory.join("state");
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(&state).args(["run", "--bundle"]);
+        let outcome = timed(command.arg(&bundle).arg(&id));
+        if outcome.is_err() {
+            let mut command = Command::new(&self.program);
+            command.arg("--root").arg(&state);
+            let _ = command.args(["delete", "--force", &id]).output();
+        }
+        outcome
+    }
+}
+
+/// An OCI configuration with Docker's default profile.
+fn config(root: &Path, id: &str) -> Value {
+    let capabilities = json!([
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FSETID",
+        "CAP_FOWNER",
+        "CAP_MKNOD",
+        "CAP_NET_RAW",
+        "CAP_SETGID",
+        "CAP_SETUID",
+        "CAP_SETFCAP",
+        "CAP_SETPCAP",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SYS_CHROOT",
+        "CAP_KILL",
+        "CAP_AUDIT_WRITE"
+    ]);
+    let mount = |kind: &str, at: &str, options: Value| json!({"destination": at, "type": kind, "source": kind, "options": options});
+    let plain = json!(["nosuid", "noexec", "nodev"]);
+    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"];
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/bin/first"],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "noNewPrivileges": true,
+            "capabilities": {
+                "bounding": &capabilities, "effective": &capabilities, "permitted": &capabilities
+            }
+        },
+        "root": {"path": root, "readonly": false},
+        "hostname": "bench",
+        "mounts": [
+            mount("proc", "/proc", plain.clone()),
+            mount("tmpfs", "/dev", json!(["nosuid", "strictatime", "mode=755", "size=65536k"])),
+            mount("devpts", "/dev/pts", json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"])),
+            mount("tmpfs", "/dev/shm", json!(["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])),
+            mount("mqueue", "/dev/mqueue", plain),
+            mount("sysfs", "/sys", json!(["nosuid", "noexec", "nodev", "ro"])),
+        ],
+        "linux": {
+            "cgroupsPath": format!("/{id}"),
+            "resources": {
+                "devices": [{"allow": false, "access": "rwm"}],
+                "memory": {"limit": MEMORY, "swap": MEMORY},
+                "cpu": {"quota": 100_000, "period": 100_000},
+                "pids": {"limit": PIDS}
+            },
+            "namespaces": namespaces.map(|kind| json!({"type": kind})),
+            "maskedPaths": [
+                "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+                "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+                "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+                "/sys/devices/virtual/powercap"
+            ],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+            "seccomp": seccomp()
+        }
+    })
+}
+
+fn seccomp() -> Value {
+    let allow = "SCMP_ACT_ALLOW";
+    let mut names: Vec<&str> = ALLOWED.split_whitespace().collect();
+    names.extend(["chroot", "process_vm_readv", "process_vm_writev", "ptrace"]);
+    let architectures = if cfg!(target_arch = "aarch64") {
+        names.push("sync_file_range2");
+        json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"])
+    } else {
+        names.extend(["arch_prctl", "modify_ldt"]);
+        json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])
+    };
+    let mut rules = vec![json!({"names": names, "action": allow})];
+    let mut first = |name: &str, op: &str, value: u64, two: u64| {
+        let argument = json!({"index": 0, "value": value, "valueTwo": two, "op": op});
+        rules.push(json!({"names": [name], "action": allow, "args": [argument]}));
+    };
+    first("socket", "SCMP_CMP_LT", 38, 0);
+    first("socket", "SCMP_CMP_EQ", 39, 0);
+    first("socket", "SCMP_CMP_GT", 40, 0);
+    for value in [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
+        first("personality", "SCMP_CMP_EQ", value, 0);
+    }
+    first("clone", "SCMP_CMP_MASKED_EQ", 0x7E02_0000, 0);
+    rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}));
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 1,
+        "architectures": architectures,
+        "syscalls": rules
+    })
+}
+
+/// containerd, started by the bench on directories and a socket of its own.
+pub(crate) struct Containerd {
+    name: String,
+    ctr: PathBuf,
+    root: PathBuf,
+    directory: PathBuf,
+    daemon: Child,
+    count: u32,
+}
+
+impl Containerd {
+    pub(crate) fn new(setup: &Arc<Setup>) -> anyhow::Result<Self> {
+        let ctr = find("ctr", "containerd")?;
+        find("containerd-shim-runc-v2", "containerd")?;
+        find("runc", "runc")?;
+        let program = find("containerd", "containerd")?;
+        let directory = setup.directory().join("containerd");
+        fs::create_dir_all(&directory)?;
+        let path = |name: &str| directory.join(name);
+        let text = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+            path("root"),
+            path("state"),
+            path("sock"),
+            path("sock.ttrpc")
+        );
+        fs::write(path("config.toml"), text)?;
+        let log = fs::File::create(path("log"))?;
+        let daemon = Command::new(&program)
+            .arg("--config")
+            .arg(path("config.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        let version = first_line(&program);
+        let version = version.split(' ').nth(2).unwrap_or_default();
+        let mut this = Self {
+            name: format!("ctr run {version}"),
+            ctr,
+            root: setup.root(),
+            daemon,
+            count: 0,
+            directory,
+        };
+        let mut last = String::new();
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(100));
+            if let Some(status) = this.daemon.try_wait()? {
+                let log = fs::read_to_string(this.directory.join("log")).unwrap_or_default();
+                let line = log.lines().last().unwrap_or_default().to_owned();
+                anyhow::bail!("containerd ended with {status}: {line}");
+            }
+            let output = this.command().arg("version").output()?;
+            if output.status.success() {
+                return Ok(this);
+            }
+            last = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        }
+        anyhow::bail!("containerd does not answer: {last}")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.ctr);
+        command
+            .arg("--address")
+            .arg(self.directory.join("sock"))
+            .args(["--namespace", "aci-bench"]);
+        command
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // SIGTERM lets it close its files; what is left of them goes with the directory.
+        let _ = Command::new("kill")
+            .arg(self.daemon.id().to_string())
+            .status();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(5) {
+            if !matches!(self.daemon.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+#[async_trait(?Send)]
+impl Contestant for Containerd {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn run(&mut self) -> anyhow::Result<Sample> {
+        self.count += 1;
+        let id = format!("bench-{}-{}", std::process::id(), self.count);
+        let mut command = self.command();
+        command.args(["run", "--rm", "--seccomp", "--cgroup"]);
+        command.arg(format!("/aci-{id}"));
+        command.args(["--memory-limit", &MEMORY.to_string(), "--rootfs"]);
+        timed(command.arg(&self.root).arg(&id).arg("/bin/first"))
+    }
+}
+
+/// The raw floor; `floor.c` says what it includes.
+pub(crate) struct Floor {
+    program: PathBuf,
+    root: PathBuf,
+}
+
+impl Floor {
+    pub(crate) fn new(setup: &Setup) -> anyhow::Result<Self> {
+        Ok(Self {
+            program: setup.floor()?,
+            root: setup.root(),
+        })
+    }
+}
+
+#[async_trait(?Send)]
+impl Contestant for Floor {
+    fn name(&self) -> &str {
+        "raw floor"
+    }
+
+    async fn run(&mut self) -> anyhow::Result<Sample> {
+        timed(
+            Command::new(&self.program)
+                .arg(&self.root)
+                .arg("/bin/first"),
+        )
+    }
+}
