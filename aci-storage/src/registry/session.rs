@@ -129,6 +129,8 @@ impl<'a> Session<'a> {
         let status = answer.response.status();
         match status.as_u16() {
             200..=299 => Ok(answer),
+            // Not every registry knows HEAD; its answer just says nothing then.
+            405 | 501 if ask.method == Method::HEAD => Ok(answer),
             401 | 403 => Err(self.denied().into()),
             404 => Err(inaccessible(
                 ErrorKind::NotFound,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aci_core::contract::ImageStore as _;
 use aci_core::error::ErrorKind;
-use aci_storage::Digest;
+use aci_storage::{Digest, OciImages, OciImagesOptions};
 use serde_json::json;
 
 use crate::common::{CONFIG, LAYER, MANIFEST, architecture, layer};
@@ -323,4 +323,57 @@ async fn a_dropped_pull_leaves_nothing_in_the_way() {
     pull(&store, &reference).await.unwrap();
     let tmp = store.images.dir().join("tmp");
     assert_eq!(std::fs::read_dir(tmp).unwrap().count(), 0);
+}
+
+/// A file system of 1 MiB that is unmounted with the test.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "aci-test"])
+            .arg(dir.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then_some(Self(dir))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said_and_leaves_the_store_usable() {
+    let Some((registry, _)) = with_a_layer().await else {
+        return;
+    };
+    let Some(small) = Small::mount() else {
+        eprintln!("SKIPPED: a small file system cannot be mounted");
+        return;
+    };
+    let pusher = Pusher::new(&registry, "small");
+    pusher
+        .image("1", architecture(), &[layer(&[("a", "1")])])
+        .await;
+    let mut options = OciImagesOptions::default();
+    options.registries.insecure = vec![registry.host()];
+    let images = OciImages::open_with(small.0.path().join("images"), options).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = crate::common::Store { images, dir };
+    let error = pull(&store, &format!("{}/app:1", registry.host()))
+        .await
+        .unwrap_err();
+    is(&error, ErrorKind::Exhausted, None);
+    assert!(error.next_step().unwrap().contains("space"), "{error:?}");
+    is_empty(&store).await;
+    pull(&store, &format!("{}/small:1", registry.host()))
+        .await
+        .unwrap();
 }

@@ -54,6 +54,33 @@ async fn always_asks_and_fetches_only_what_moved() {
     assert!(index.contains("\"io.github.aci-rs.origin\": \"registry\""));
 }
 
+/// A registry that does not know HEAD, or names no digest, sends the manifest again and no blob.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_is_compared_without_head_too() {
+    let Some(registry) = Registry::start(Setup::default()) else {
+        return;
+    };
+    let pusher = Pusher::new(&registry, "app");
+    let layers = [layer(&[("base", "1")])];
+    let image = pusher.image("1", architecture(), &layers).await;
+    for status in [405, 200] {
+        let front = Front::before(registry.host(), move |head, _| match head.method.as_str() {
+            "HEAD" => Act::Say(status, vec![], vec![]),
+            _ => Act::Pass,
+        })
+        .await;
+        let store = store(&[front.host()]);
+        let reference = format!("{}/app:1", front.host());
+        pull(&store, &reference).await.unwrap();
+        let before = front.seen().len();
+        let again = pull_as(&store, &reference, PullPolicy::Always, None).await;
+        assert_eq!(again.unwrap().digest, image["digest"].as_str().unwrap());
+        let since = &front.seen()[before..];
+        assert!(since.iter().all(|head| !head.is_blob()), "{since:?}");
+        assert_eq!(since.len(), 2);
+    }
+}
+
 /// An image that was made here is not looked for elsewhere, whatever its name is.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_pulled_is_taken_as_it_is() {

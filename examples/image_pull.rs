@@ -1,0 +1,140 @@
+//! Pulls an image from a registry and shows how:
+//! `cargo run --release --example image_pull -- IMAGE [--dir DIR] [--insecure HOST]`.
+//!
+//! With `--user NAME` the password is read from the variable `REGISTRY_PASSWORD`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use aci_core::contract::{
+    ImageStore as _, PullEvent, PullPhase, PullPolicy, PullProgress, PullRequest, RegistryLogin,
+};
+use aci_storage::{OciImages, OciImagesOptions, Reference, TlsRoots};
+use anyhow::{Context, Result};
+use clap::Parser;
+use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+
+/// Pulls an image from a registry, with bars.
+#[derive(Parser)]
+struct Arguments {
+    /// Such as nginx, registry.example/team/app:1.2 or name@sha256:...
+    image: String,
+    /// Where images are kept; without it a directory that is removed at the end.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// A host that is spoken to by plain HTTP; may be repeated.
+    #[arg(long, value_name = "HOST")]
+    insecure: Vec<String>,
+    /// A PEM file with the only certificates to trust.
+    #[arg(long, value_name = "FILE")]
+    roots: Option<PathBuf>,
+    /// The user of the image's registry; the password comes from REGISTRY_PASSWORD.
+    #[arg(long)]
+    user: Option<String>,
+    /// Takes the image from the store if it is there, without asking whether the tag has moved.
+    #[arg(long)]
+    if_not_present: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let scratch = tempfile::tempdir()?;
+    let dir = arguments.dir.as_deref().unwrap_or(scratch.path());
+    let mut options = OciImagesOptions::default();
+    options.registries.insecure = arguments.insecure.clone();
+    if let Some(path) = &arguments.roots {
+        options.registries.roots = TlsRoots::Pem(read(path)?);
+    }
+    let images = OciImages::open_with(dir.join("images"), options)?;
+    let reference: Reference = arguments.image.parse()?;
+    println!("{} is {reference}", arguments.image);
+
+    let login = match &arguments.user {
+        Some(user) => Some(RegistryLogin {
+            server: reference.registry().to_owned(),
+            username: user.clone(),
+            password: std::env::var("REGISTRY_PASSWORD")
+                .context("REGISTRY_PASSWORD is not set")?
+                .into(),
+        }),
+        None => None,
+    };
+    let policy = if arguments.if_not_present {
+        PullPolicy::IfNotPresent
+    } else {
+        PullPolicy::Always
+    };
+    let request = PullRequest {
+        reference: arguments.image.clone(),
+        login,
+        policy,
+    };
+    let start = Instant::now();
+    let pulled = images.pull(request, Some(bars())).await;
+    let took = start.elapsed();
+    let image = pulled.map_err(|error| match error.next_step() {
+        Some(step) => anyhow::anyhow!("{} ({step})", error.chain()),
+        None => anyhow::anyhow!("{}", error.chain()),
+    })?;
+
+    println!("manifest  {}", image.digest);
+    println!("platform  {}/{}", image.os, image.architecture);
+    println!("layers    {} compressed", HumanBytes(image.size));
+    println!(
+        "runs      {:?} {:?}",
+        image.config.entrypoint, image.config.cmd
+    );
+    println!(
+        "verified  size and SHA-256 of manifest, configuration and layers; SHA-256 of each unpacked layer"
+    );
+    println!("took      {:.2} s", took.as_secs_f64());
+    let usage = images.usage().await?;
+    println!(
+        "the store {} blobs of {} and {} unpacked layers in {}",
+        usage.blobs,
+        HumanBytes(usage.blob_bytes),
+        usage.layers,
+        images.dir().display()
+    );
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A bar for each layer.
+fn bars() -> PullProgress {
+    let all = MultiProgress::new();
+    let layers: Mutex<HashMap<String, (ProgressBar, Instant)>> = Mutex::default();
+    Arc::new(move |event: PullEvent| {
+        let Some(layer) = event.layer else {
+            return;
+        };
+        let mut layers = layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bar, since) = layers.entry(layer.clone()).or_insert_with(|| {
+            let bar = all.add(ProgressBar::new(event.total.unwrap_or_default()));
+            let template = "{prefix} {msg:12} {bar:30} {bytes}/{total_bytes}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            let hex = layer.strip_prefix("sha256:").unwrap_or(&layer);
+            bar.set_prefix(hex.get(..12).unwrap_or(hex).to_owned());
+            (bar, Instant::now())
+        });
+        bar.set_position(event.done);
+        match event.phase {
+            PullPhase::Resolving => bar.set_message("resolving"),
+            PullPhase::Downloading => bar.set_message("downloading"),
+            PullPhase::Unpacking => bar.set_message("unpacking"),
+            PullPhase::Done => {
+                if !bar.is_finished() {
+                    bar.finish_with_message(format!("in {}", HumanDuration(since.elapsed())));
+                }
+            }
+        }
+    })
+}
