@@ -1,7 +1,8 @@
 //! Runs a container group from an ordinary ACI document and shows what it does:
 //! `cargo run --release --example quickstart [-- DOCUMENT]`.
 //!
-//! It needs no container software, no registry and no network; as root or as an ordinary user.
+//! It needs no container software, and for its own document no registry and no network; it works
+//! as root and as an ordinary user. Images that a document names are pulled from their registries.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use aci_net::{BridgeNetwork, BridgeOptions, LoopbackNetwork};
 use aci_runtime::{
     Engine, EngineBuilder, ExecOptions, Group, LogOptions, Notice, Notices, RedbStore, Shutdown,
 };
-use aci_storage::{EmptyDirs, HostImage, OciImages, Secrets};
+use aci_storage::{EmptyDirs, HostImage, OciImages, OciImagesOptions, Secrets};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -30,6 +31,9 @@ struct Arguments {
     /// Imports an image from a tar file or an OCI layout: NAME=PATH; may be repeated.
     #[arg(long, value_name = "NAME=PATH")]
     image: Vec<String>,
+    /// A registry that is spoken to by plain HTTP, such as 127.0.0.1:5000; may be repeated.
+    #[arg(long, value_name = "HOST")]
+    insecure: Vec<String>,
     /// Where images and the journal are kept; without it a directory that is removed at the end.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -88,7 +92,9 @@ async fn run(arguments: Arguments) -> Result<()> {
     let options = NamespacesOptions::default().state_dir(dir.join("run"));
     let isolation = Namespaces::new(options)?;
     let state_dir = isolation.state_dir().to_owned();
-    let images = OciImages::open(&dir.join("images"))?;
+    let mut options = OciImagesOptions::default();
+    options.registries.insecure = arguments.insecure;
+    let images = OciImages::open_with(dir.join("images"), options)?;
     provide_images(&images, &arguments.image).await?;
     let builder = Engine::builder()
         .isolation(isolation)
