@@ -256,6 +256,38 @@ async fn the_agents_program_cannot_be_overwritten() {
     bench.assert_clean();
 }
 
+/// An image that makes its system directories lead elsewhere is refused, and its own devices are
+/// not taken for ours (CVE-2025-31133: a mask bound from the image's /dev/null).
+#[tokio::test]
+async fn an_image_cannot_shape_the_system_directories() {
+    let Some(bench) = bench() else { return };
+    for name in ["proc", "sys", "dev"] {
+        let mut container = bench.container("web", &["true"]);
+        let (upper, _) = container.rootfs.upper.clone().unwrap();
+        std::os::unix::fs::symlink("/etc", upper.join(name)).unwrap();
+        let error = bench.run(container.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+        // The same container with a directory in its place runs.
+        std::fs::remove_file(upper.join(name)).unwrap();
+        container.rootfs = bench.rootfs("web");
+        assert_eq!(bench.run(container).await.unwrap().0.code, 0);
+    }
+    let container = bench.shell(
+        "web",
+        "wc -c </proc/interrupts; echo x >/dev/null; cat /dev/null /srv/target",
+    );
+    let (upper, _) = container.rootfs.upper.clone().unwrap();
+    std::fs::create_dir(upper.join("dev")).unwrap();
+    std::fs::create_dir(upper.join("srv")).unwrap();
+    std::fs::write(upper.join("srv/target"), "untouched\n").unwrap();
+    std::os::unix::fs::symlink("/srv/target", upper.join("dev/null")).unwrap();
+    let (exit, text) = bench.run(container).await.unwrap();
+    assert_eq!(exit.code, 0, "{text}");
+    assert_eq!(text, "0\nuntouched\n");
+    bench.assert_clean();
+}
+
 #[tokio::test]
 async fn containers_do_not_see_each_other() {
     let Some(bench) = bench() else { return };
@@ -290,6 +322,7 @@ fn without_root() {
         "the_outside_is_not_there",
         "no_descriptor_leads_out",
         "the_agents_program_cannot_be_overwritten",
+        "an_image_cannot_shape_the_system_directories",
         "containers_do_not_see_each_other",
     ]);
 }

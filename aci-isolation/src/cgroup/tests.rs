@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::layout::{has, parse};
 use super::translate::{PERIOD, quota, shares, v1, v2, weight};
-use super::tree::{directories, field};
-use crate::protocol::Bounds;
+use super::tree::{create, directories, field};
+use crate::protocol::{Bounds, CgroupPlan};
 
 const HYBRID: &str = "\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -71,6 +71,43 @@ fn limits_become_values() {
     let place = |file| one.iter().position(|setting| setting.file == file).unwrap();
     assert!(place("memory.limit_in_bytes") < place("memory.memsw.limit_in_bytes"));
     assert!(v1(&Bounds::default(), true).is_empty() && v2(&Bounds::default(), true).is_empty());
+}
+
+/// A directory tree stands for the v2 hierarchy: controllers are handed down to the container's
+/// directory and not further, because processes will be in it.
+#[test]
+fn controllers_are_handed_down_to_leaves() {
+    let mount = tempfile::tempdir().unwrap();
+    let plan = CgroupPlan {
+        v2: Some(mount.path().to_string_lossy().into_owned()),
+        v2_controllers: ["cpuset", "cpu", "io", "memory", "pids"]
+            .map(str::to_owned)
+            .to_vec(),
+        v1: Vec::new(),
+        parent: "machine/aci".to_owned(),
+    };
+    let bounds = Bounds {
+        cpu_max: Some(25),
+        ..Bounds::default()
+    };
+    create(&plan, "group", &bounds, false, false).unwrap();
+    create(&plan, "group/web", &bounds, true, true).unwrap();
+    let read = |path: &str| std::fs::read_to_string(mount.path().join(path)).ok();
+    for path in ["", "machine/", "machine/aci/", "machine/aci/group/"] {
+        // The last write stays in a plain file.
+        assert_eq!(
+            read(&format!("{path}cgroup.subtree_control")).as_deref(),
+            Some("+io"),
+            "{path}"
+        );
+    }
+    assert_eq!(read("machine/aci/group/web/cgroup.subtree_control"), None);
+    for path in ["machine/aci/group", "machine/aci/group/web"] {
+        assert_eq!(
+            read(&format!("{path}/cpu.max")).as_deref(),
+            Some("25000 100000")
+        );
+    }
 }
 
 #[test]
