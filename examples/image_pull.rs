@@ -42,7 +42,7 @@ struct Arguments {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let scratch = tempfile::tempdir()?;
-    let dir = arguments.dir.as_deref().unwrap_or(scratch.path());
+    let dir = arguments.dir.as_deref().unwrap_or_else(|| scratch.path());
     let mut options = OciImagesOptions::default();
     options.registries.insecure = arguments.insecure.clone();
     if let Some(path) = &arguments.roots {

@@ -99,9 +99,9 @@ async fn run(arguments: Arguments) -> Result<()> {
     let builder = Engine::builder()
         .isolation(isolation)
         .images(images)
-        .volumes(EmptyDirs::open(&dir.join("volumes"))?)
+        .volumes(EmptyDirs::open(dir.join("volumes"))?)
         .volumes(Secrets)
-        .store(RedbStore::open(&dir.join("journal"))?);
+        .store(RedbStore::open(dir.join("journal"))?);
     let engine = with_network(builder, &dir).await?.build().await?;
     for missing in engine
         .isolation_capability()

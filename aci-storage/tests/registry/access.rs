@@ -321,3 +321,42 @@ async fn a_mirror_is_asked_first_and_without_credentials() {
     let error = pull(&store, "registry.invalid/other:1").await.unwrap_err();
     is(&error, ErrorKind::Unavailable, Some("InaccessibleImage"));
 }
+
+/// Tokens last minutes; a pull may last longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_in_the_middle_is_replaced() {
+    let Some(registry) = Registry::start(Setup::default()) else {
+        return;
+    };
+    let pusher = Pusher::new(&registry, "app");
+    pusher
+        .image("1", architecture(), &[layer(&[("a", "1")])])
+        .await;
+    let tokens = Front::before("127.0.0.1:1", |_, before| {
+        let body = format!("{{\"access_token\": \"token-{before}\"}}");
+        Act::Say(200, vec![], body.into())
+    })
+    .await;
+    let challenge = format!("Bearer realm=\"http://{}/\"", tokens.host());
+    let front = Front::before(registry.host(), move |head, _| {
+        let wanted = match head.is_blob() {
+            true => "Bearer token-1",
+            false => "Bearer token-0",
+        };
+        if head.header("Authorization") == Some(wanted) {
+            Act::Pass
+        } else {
+            Act::Say(
+                401,
+                vec![("WWW-Authenticate".into(), challenge.clone())],
+                vec![],
+            )
+        }
+    })
+    .await;
+    let store = store(&[front.host(), tokens.host()]);
+    pull(&store, &format!("{}/app:1", front.host()))
+        .await
+        .unwrap();
+    assert_eq!(tokens.seen().len(), 2);
+}
