@@ -11,6 +11,7 @@ mod cgroup;
 mod container;
 mod init;
 mod log;
+mod ownership;
 mod process;
 #[path = "../src/procfs.rs"]
 mod procfs;

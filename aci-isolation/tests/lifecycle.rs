@@ -193,6 +193,24 @@ async fn users_come_from_the_container() {
     bench.assert_clean();
 }
 
+/// Whoever wrote it, the caller can delete it.
+#[tokio::test]
+async fn what_other_users_wrote_can_be_deleted() {
+    let Some(bench) = bench() else { return };
+    if !bench.isolation.capability().many_users {
+        println!("SKIPPED: only one user here");
+        return;
+    }
+    let script = "mkdir -p /tmp/a/b && echo x >/tmp/a/b/c && ln -s /etc /tmp/a/out && chmod 000 /tmp/a/b && chmod 500 /tmp/a";
+    let mut container = bench.shell("web", script);
+    container.process.user.uid = Some(1000);
+    let (upper, _) = container.rootfs.upper.clone().unwrap();
+    assert_eq!(bench.run(container).await.unwrap().0.code, 0);
+    assert!(upper.join("tmp/a").exists());
+    std::fs::remove_dir_all(upper.join("tmp")).unwrap();
+    bench.assert_clean();
+}
+
 #[tokio::test]
 async fn the_working_directory_is_made() {
     let Some(bench) = bench() else { return };

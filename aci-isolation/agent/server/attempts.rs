@@ -13,6 +13,7 @@ use crate::cgroup::tree::{self, Meter};
 use crate::container::{Container, Init, Phase};
 use crate::init::{self, Cradle, Said};
 use crate::log::Log;
+use crate::ownership;
 use crate::protocol::{Exit, Failure, Kind, Reply, Start, Users};
 use crate::root::{self, Recipe};
 use crate::sys::{self, Forked};
@@ -344,6 +345,10 @@ impl Server {
             Ok(None) => return,
             Err(_) => {}
         }
+        let upper = container
+            .start
+            .as_ref()
+            .and_then(|start| start.upper.clone());
         let init = container.init.take();
         container.root = None;
         container.proc = None;
@@ -352,6 +357,9 @@ impl Server {
         container.meter = None;
         if let Some(init) = init {
             self.unwatch(&init.pidfd);
+        }
+        if let (Users::Ranges { .. }, Some((upper, _))) = (&self.parts.users, upper) {
+            ownership::give_back(&upper);
         }
         for index in 0..2 {
             self.drain(&name, index);
