@@ -1,7 +1,7 @@
 //! How long a container takes from "create" to its program's first instruction and until nothing
 //! of it is left: ours beside crun, runc, `ctr run` and a raw floor, in turns in one run.
 //!
-//! `cargo bench -p aci-benches --bench start -- --runs 50`; needs root and rustc, and the Debian
+//! `cargo bench -p aci-benches --bench start -- --runs 50` (with `--alone` ours only, with `--rest 0` without the pause of 25 ms before each run); needs root and rustc, and the Debian
 //! packages crun, runc and containerd for the peers; one that is missing is left out and named.
 //! Every contestant runs the same static program from the same directory with Docker's default
 //! profile. Differences that remain: ours mounts an overlay with an upper directory of its own and
@@ -15,6 +15,7 @@ mod peers;
 mod setup;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aci_benches::contest::{Contestant, Series, take_turns};
 use aci_benches::report::{self, Comparison, Table};
@@ -39,34 +40,36 @@ fn main() -> anyhow::Result<()> {
         println!("SKIPPED: it only runs as a bench (cargo bench)");
         return Ok(());
     }
-    let runs = match arguments.iter().position(|argument| argument == "--runs") {
+    let number = |name: &str, usual: u32| match arguments.iter().position(|have| have == name) {
         Some(at) => {
             let text = arguments.get(at + 1).map_or("", String::as_str);
             text.parse()
-                .ok()
-                .filter(|runs| *runs > 0)
-                .with_context(|| {
-                    format!("--runs '{text}': give the number of counted runs, 1 or more")
-                })?
+                .with_context(|| format!("{name} '{text}': give a whole number, 0 or more"))
         }
-        None => 40,
+        None => Ok(usual),
     };
+    let runs = usize::try_from(number("--runs", 40)?.max(1))?;
+    let rest = Duration::from_millis(number("--rest", 25)?.into());
+    // To profile one side without the others' noise.
+    let alone = arguments.iter().any(|argument| argument == "--alone");
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(bench(runs))
+        .block_on(bench(runs, rest, alone))
 }
 
-async fn bench(runs: usize) -> anyhow::Result<()> {
+async fn bench(runs: usize, rest: Duration, alone: bool) -> anyhow::Result<()> {
     let setup = Arc::new(setup::Setup::new()?);
     let maker = ours::Maker::new(Arc::clone(&setup))?;
-    let outcome = measure(runs, &setup, &maker).await;
+    let outcome = measure(runs, rest, alone, &setup, &maker).await;
     maker.clean().await?;
     outcome
 }
 
 async fn measure(
     runs: usize,
+    rest: Duration,
+    alone: bool,
     setup: &Arc<setup::Setup>,
     maker: &Arc<ours::Maker>,
 ) -> anyhow::Result<()> {
@@ -83,13 +86,15 @@ async fn measure(
         }
         Err(error) => println!("SKIPPED {file}: {error:#}"),
     };
-    add("start-floor", peers::Floor::new(setup).map(boxed));
-    add("start-crun", peers::Oci::new(setup, "crun").map(boxed));
-    add("start-runc", peers::Oci::new(setup, "runc").map(boxed));
-    add("start-ctr", peers::Containerd::new(setup).map(boxed));
+    if !alone {
+        add("start-floor", peers::Floor::new(setup).map(boxed));
+        add("start-crun", peers::Oci::new(setup, "crun").map(boxed));
+        add("start-runc", peers::Oci::new(setup, "runc").map(boxed));
+        add("start-ctr", peers::Containerd::new(setup).map(boxed));
+    }
 
     let before = report::load();
-    let series = take_turns(contestants, 3, runs).await?;
+    let series = take_turns(contestants, 3, runs, rest).await?;
     let load = [before, report::load()];
 
     println!("\n{}", report::machine());
