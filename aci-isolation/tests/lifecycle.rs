@@ -215,8 +215,8 @@ async fn what_other_users_wrote_can_be_deleted() {
 async fn the_working_directory_is_made() {
     let Some(bench) = bench() else { return };
     let mut container = bench.shell("web", "pwd");
-    container.process.cwd = "/work/deep/down".into();
-    assert_eq!(bench.run(container).await.unwrap().1, "/work/deep/down\n");
+    container.process.cwd = "/srv/deep/down".into();
+    assert_eq!(bench.run(container).await.unwrap().1, "/srv/deep/down\n");
     let mut container = bench.shell("web", "pwd");
     container.process.cwd = "relative".into();
     assert_eq!(

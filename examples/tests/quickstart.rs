@@ -218,3 +218,31 @@ fn a_hundred_cores_are_refused() {
         &["'200' CPU", "ServiceUnavailable", "all groups together get"],
     );
 }
+
+/// The kernel makes no user namespace for a process whose root is not that of its mount namespace
+/// (user_namespaces(7)), which stands here for a machine that forbids them.
+#[test]
+fn where_the_machine_forbids_it_the_switch_is_named() {
+    if !is_root() {
+        println!("SKIPPED: only root can put a process where user namespaces are forbidden");
+        return;
+    }
+    let (dir, program, document) = place(Some(hello()));
+    let root = dir.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    let script = format!(
+        "mount --rbind / {0} && exec chroot {0} setpriv --reuid={ORDINARY} --regid={ORDINARY} --clear-groups {1} {2}",
+        root.display(),
+        program.display(),
+        document.unwrap().display()
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .env_remove("XDG_RUNTIME_DIR")
+        .output()
+        .unwrap();
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("user.max_user_namespaces"), "{text}");
+    assert!(!text.contains("left behind"), "{text}");
+}
