@@ -54,7 +54,7 @@ fn limits_become_values() {
     };
     let two = v2(&bounds, true);
     assert_eq!(value(&two, "cpu.max").as_deref(), Some("150000 100000"));
-    assert_eq!(value(&two, "cpu.weight").as_deref(), Some("39"));
+    assert_eq!(value(&two, "cpu.weight").as_deref(), Some("100"));
     assert_eq!(value(&two, "memory.max").as_deref(), Some("1500000000"));
     assert_eq!(value(&two, "memory.swap.max").as_deref(), Some("0"));
     assert_eq!(value(&two, "memory.low").as_deref(), Some("1000000000"));
@@ -123,6 +123,27 @@ proptest! {
     #[test]
     fn quotas_are_exact(hundredths in 1_u32..100_000) {
         prop_assert_eq!(quota(hundredths) * 100, u64::from(hundredths) * PERIOD);
+    }
+
+    /// One translation in two places must be one.
+    #[test]
+    fn values_are_those_of_the_core(
+        cpu_max in proptest::option::of(any::<u32>()),
+        cpu_request in proptest::option::of(any::<u32>()),
+        memory_max in proptest::option::of(any::<u64>()),
+        memory_request in proptest::option::of(any::<u64>()),
+        pids_max in proptest::option::of(any::<u32>()),
+    ) {
+        let limits = aci_core::size::Limits { cpu_max, cpu_request, memory_max, memory_request, pids_max };
+        let bounds = Bounds { cpu_max, cpu_request, memory_max, memory_request, pids_max };
+        let one = v1(&bounds, false);
+        for theirs in aci_core::size::cgroup_v1(&limits) {
+            prop_assert_eq!(value(&one, theirs.file), Some(theirs.value), "{}", theirs.file);
+        }
+        let two = v2(&bounds, false);
+        for theirs in aci_core::size::cgroup_v2(&limits) {
+            prop_assert_eq!(value(&two, theirs.file), Some(theirs.value), "{}", theirs.file);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! From limits to the values of cgroup files: pure functions.
 //!
-//! Sources: the kernel's cgroup-v2.rst, sched-bwc.rst and cgroup-v1/memory.rst; the weight formula
-//! is that of Kubernetes and systemd's documentation (shares 2..262144 onto weights 1..10000).
+//! Sources: the kernel's cgroup-v2.rst, sched-bwc.rst and cgroup-v1/memory.rst. They are those of
+//! `aci_core::size`, which a test holds them to, with what only a real directory needs added: the
+//! agent shares this file and cannot have that crate.
 
 use crate::protocol::Bounds;
 
@@ -45,9 +46,15 @@ pub(crate) fn shares(hundredths: u32) -> u64 {
     (u64::from(hundredths) * 1024 / 100).clamp(2, 262_144)
 }
 
-/// cgroup v2 `cpu.weight` of a request.
+/// cgroup v2 `cpu.weight` of a request: 100, the kernel's default, a core, so that weights compare
+/// as requests do.
 pub(crate) fn weight(hundredths: u32) -> u64 {
-    1 + (shares(hundredths) - 2) * 9_999 / 262_142
+    u64::from(hundredths.clamp(1, 10_000))
+}
+
+/// The kernel reads a signed number in v1's memory files.
+fn v1_bytes(bytes: u64) -> u64 {
+    bytes.min(i64::MAX.unsigned_abs())
 }
 
 /// The values for a v2 directory. `reaper` adds one process for the container's own reaping init,
@@ -96,13 +103,18 @@ pub(crate) fn v1(bounds: &Bounds, reaper: bool) -> Vec<Setting> {
         out.push(setting("cpu", "cpu.shares", shares(request)));
     }
     if let Some(max) = bounds.memory_max {
+        let max = v1_bytes(max);
         out.push(setting("memory", "memory.limit_in_bytes", max));
         // Absent where the kernel does not account swap; then swappiness 0 keeps swap small.
         out.push(optional("memory", "memory.memsw.limit_in_bytes", max));
         out.push(optional("memory", "memory.swappiness", 0));
     }
     if let Some(request) = bounds.memory_request {
-        out.push(optional("memory", "memory.soft_limit_in_bytes", request));
+        out.push(optional(
+            "memory",
+            "memory.soft_limit_in_bytes",
+            v1_bytes(request),
+        ));
     }
     if let Some(max) = bounds.pids_max {
         out.push(setting(
