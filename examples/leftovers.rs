@@ -99,7 +99,8 @@ fn processes() -> BTreeMap<u32, String> {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
             continue;
         };
-        if pid != own {
+        // What has ended and only waits for its parent to ask is nothing that runs.
+        if pid != own && start_time(pid).is_some() {
             let command = read(entry.path().join("cmdline")).replace('\0', " ");
             let cgroup = read(entry.path().join("cgroup")).replace('\n', " ");
             processes.insert(pid, format!("{command} {cgroup}"));
