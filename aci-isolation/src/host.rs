@@ -57,7 +57,6 @@ impl Host {
             name: "namespaces".to_owned(),
             boundary: true,
             limits: has("cpu") && has("memory"),
-            freeze: self.cgroup.as_ref().is_some_and(|plan| plan.v2.is_some()),
             survives_host: true,
             many_users: !matches!(self.users, Users::Single { .. }),
             confidential: false,

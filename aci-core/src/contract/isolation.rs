@@ -28,8 +28,6 @@ pub struct IsolationCapability {
     pub boundary: bool,
     /// Whether CPU and memory limits are enforced.
     pub limits: bool,
-    /// Whether freezing and killing a whole group as one act works.
-    pub freeze: bool,
     /// Whether sandboxes outlive the program that made them.
     pub survives_host: bool,
     /// Whether containers may run as more than one user id.

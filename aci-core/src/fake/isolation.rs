@@ -168,7 +168,6 @@ impl FakeIsolation {
                 name: "fake".to_owned(),
                 boundary: false,
                 limits: true,
-                freeze: false,
                 survives_host: true,
                 many_users: true,
                 confidential: true,
