@@ -209,6 +209,8 @@ async fn store() {
     let fake = MemoryStore::new(clock());
     conformance::store::all(&fake).await;
     conformance::store::all(&Arc::new(fake.clone())).await;
+    conformance::resource::all(&fake).await;
+    conformance::resource::all(&Arc::new(fake.clone())).await;
     assert!(fake.is_empty());
 }
 

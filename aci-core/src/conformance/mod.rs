@@ -15,6 +15,7 @@ pub mod clock;
 pub mod image;
 pub mod isolation;
 pub mod network;
+pub mod resource;
 pub mod store;
 pub mod volume;
 

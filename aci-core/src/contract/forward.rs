@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use zeroize::Zeroizing;
 
 use super::{
     AttachRequest, Attachment, Clock, ContainerSpec, Duplex, ExecSpec, GroupRecord, GroupStore,
     Image, ImageStore, Isolation, IsolationCapability, LogQuery, LogStream, NetworkCapability,
-    NetworkDriver, NetworkEndpoint, Process, ProvidedVolume, PullProgress, PullRequest, RootFs,
-    RootFsKey, Sandbox, SandboxSpec, SandboxStats, SandboxStatus, Signal, VolumeDriver,
-    VolumeRequest, VolumeSource,
+    NetworkDriver, NetworkEndpoint, Process, ProvidedVolume, PullProgress, PullRequest,
+    ResourceStore, ResourceWrite, RootFs, RootFsKey, Sandbox, SandboxSpec, SandboxStats,
+    SandboxStatus, Signal, VolumeDriver, VolumeRequest, VolumeSource,
 };
 use crate::error::Result;
 use crate::id::{GroupRef, SandboxId};
@@ -199,5 +200,17 @@ impl<T: GroupStore + ?Sized> GroupStore for Arc<T> {
 
     async fn remove(&self, group: &GroupRef) -> Result<()> {
         (**self).remove(group).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: ResourceStore + ?Sized> ResourceStore for Arc<T> {
+    async fn apply(&self, writes: &[ResourceWrite]) -> Result<()> {
+        (**self).apply(writes).await
+    }
+
+    async fn load(&self) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
+        (**self).load().await
     }
 }

@@ -19,6 +19,7 @@ mod image;
 mod isolation;
 mod network;
 mod process;
+mod resource;
 mod store;
 mod volume;
 
@@ -40,5 +41,6 @@ pub use process::{
     BoxRead, BoxWrite, Duplex, ExecSpec, ExitStatus, Process, ProcessControl, ProcessSpec, Signal,
     TerminalSize, UserSpec,
 };
+pub use resource::{ResourceStore, ResourceWrite};
 pub use store::{GroupRecord, GroupStore};
 pub use volume::{ProvidedVolume, SecretFile, VolumeDriver, VolumeRequest, VolumeSource};

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::{Faults, lock};
-use crate::contract::{Clock, GroupRecord, GroupStore};
+use crate::contract::{Clock, GroupRecord, GroupStore, ResourceStore, ResourceWrite};
 use crate::error::Result;
 use crate::id::GroupRef;
 
@@ -19,6 +19,8 @@ type Write = (GroupRef, Option<Arc<Zeroizing<Vec<u8>>>>);
 struct Inner {
     /// Every write since the beginning, the base of what is kept.
     writes: Vec<Write>,
+    /// What stands beside the groups.
+    resources: BTreeMap<String, Zeroizing<Vec<u8>>>,
     /// After so many more writes nothing is written and no write returns.
     frozen_after: Option<u64>,
 }
@@ -171,6 +173,52 @@ impl GroupStore for MemoryStore {
         };
         self.faults
             .run(&*self.clock, "store.remove", group, body)
+            .await
+    }
+}
+
+#[async_trait]
+impl ResourceStore for MemoryStore {
+    async fn apply(&self, writes: &[ResourceWrite]) -> Result<()> {
+        let body = async {
+            let frozen = {
+                let mut inner = lock(&self.inner);
+                match &mut inner.frozen_after {
+                    Some(0) => true,
+                    left => {
+                        if let Some(left) = left {
+                            *left -= 1;
+                        }
+                        for ResourceWrite { key, value } in writes.iter().cloned() {
+                            match value {
+                                Some(value) => inner.resources.insert(key, value),
+                                None => inner.resources.remove(&key),
+                            };
+                        }
+                        false
+                    }
+                }
+            };
+            if frozen {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        };
+        self.faults
+            .run(&*self.clock, "store.apply", "resources", body)
+            .await
+    }
+
+    async fn load(&self) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
+        let body = async {
+            let inner = lock(&self.inner);
+            let records = inner.resources.iter();
+            Ok(records
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect())
+        };
+        self.faults
+            .run(&*self.clock, "store.load", "resources", body)
             .await
     }
 }

@@ -41,6 +41,8 @@ use actor::{Actor, JOURNAL_RETRY, Member, Message, Wish};
 use admission::Seats;
 
 pub use builder::EngineBuilder;
+#[cfg(feature = "arm-api")]
+pub(crate) use guard::said;
 pub use handle::{ContainerHandle, ContainerUsage, ExecOptions, Group, GroupUsage, LogOptions};
 pub use notice::{Notice, Notices};
 pub use options::EngineOptions;

@@ -17,7 +17,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use aci_core::contract::{GroupRecord, GroupStore};
+use aci_core::contract::{GroupRecord, GroupStore, ResourceStore, ResourceWrite};
 use aci_core::error::{Applied, Error, ErrorKind, Result};
 use aci_core::id::GroupRef;
 use async_trait::async_trait;
@@ -26,12 +26,15 @@ use redb::{
     TableDefinition, TableError,
 };
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 pub use self::key::{JournalKey, KeySource};
 use self::seal::Sealer;
 
 /// Subscription, resource group and name to sealed record. Sorted as [`GroupRef`] sorts.
 const RECORDS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("records");
+/// Name to sealed record of what stands beside the groups.
+const RESOURCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("resources");
 /// What is known of the journal as a whole.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// In [`META`]: a text that was sealed with the journal's key, to tell a wrong key from damage.
@@ -39,6 +42,9 @@ const PROOF: &str = "key-proof";
 
 /// Bytes of memory that the database may use as a cache.
 const CACHE: usize = 8 << 20;
+
+const CHANGED_FROM_OUTSIDE: &str =
+    "restore the journal from a backup; the file or its key was changed from outside";
 
 /// Opens the database, again and again: after an error of its disk redb wants to be opened anew.
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
@@ -176,7 +182,7 @@ impl RedbStore {
     async fn write(
         &self,
         operation: &'static str,
-        group: &GroupRef,
+        on: impl fmt::Display,
         write: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let turn = Arc::clone(&self.order).lock_owned().await;
@@ -186,7 +192,7 @@ impl RedbStore {
             drop(turn);
             done
         });
-        joined(operation, done.await).map_err(|e| e.on(group))
+        joined(operation, done.await).map_err(|e| e.on(on))
     }
 
     async fn read<T: Send + 'static>(
@@ -293,6 +299,54 @@ impl Shared {
         })
     }
 
+    fn apply(&self, writes: &[ResourceWrite]) -> Result<()> {
+        let mut sealed = Vec::with_capacity(writes.len());
+        for ResourceWrite { key, value } in writes {
+            let value = value.as_ref().map(|v| self.sealer.seal_resource(key, v));
+            sealed.push((key.as_str(), value.transpose()?));
+        }
+        self.with("store.apply", |database| {
+            let write = database.begin_write()?;
+            {
+                let mut table = write.open_table(RESOURCES)?;
+                for (key, value) in &sealed {
+                    match value {
+                        Some(value) => table.insert(*key, value.as_slice())?,
+                        None => table.remove(*key)?,
+                    };
+                }
+            }
+            Ok(write.commit()?)
+        })
+    }
+
+    fn load(&self) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
+        let sealed = self.with("store.load", |database| {
+            let read = database.begin_read()?;
+            // A journal of before has no such table.
+            let table = match read.open_table(RESOURCES) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            let mut sealed = Vec::new();
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                sealed.push((key.value().to_owned(), value.value().to_vec()));
+            }
+            Ok(sealed)
+        })?;
+        let open = |(key, sealed): (String, Vec<u8>)| {
+            let value = self.sealer.open_resource(&key, &sealed).map_err(|e| {
+                let message = format!("the record cannot be read back: {}", e.message());
+                Error::new(ErrorKind::Corrupt, "store.load", message)
+                    .on(&key)
+                    .hint(CHANGED_FROM_OUTSIDE)
+            })?;
+            Ok((key, value))
+        };
+        sealed.into_iter().map(open).collect()
+    }
+
     fn unseal(
         &self,
         operation: &'static str,
@@ -303,9 +357,7 @@ impl Shared {
             let message = format!("the record cannot be read back: {}", e.message());
             Error::new(ErrorKind::Corrupt, operation, message)
                 .on(group)
-                .hint(
-                    "restore the journal from a backup; the file or its key was changed from outside",
-                )
+                .hint(CHANGED_FROM_OUTSIDE)
         };
         let bytes = self.sealer.open(group, sealed).map_err(damaged)?;
         let record = GroupRecord::decode(&bytes).map_err(damaged)?;
@@ -339,6 +391,20 @@ impl GroupStore for RedbStore {
         let copy = group.clone();
         self.write("store.remove", group, move |shared| shared.remove(&copy))
             .await
+    }
+}
+
+#[async_trait]
+impl ResourceStore for RedbStore {
+    async fn apply(&self, writes: &[ResourceWrite]) -> Result<()> {
+        let copy = writes.to_vec();
+        let first = writes.first().map_or("", |w| w.key.as_str()).to_owned();
+        self.write("store.apply", first, move |shared| shared.apply(&copy))
+            .await
+    }
+
+    async fn load(&self) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
+        self.read("store.load", Shared::load).await
     }
 }
 

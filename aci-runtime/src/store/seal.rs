@@ -35,6 +35,14 @@ impl Sealer {
         self.open_for(&for_record(group), sealed)
     }
 
+    pub(super) fn seal_resource(&self, key: &str, record: &[u8]) -> Result<Vec<u8>> {
+        self.seal_for(&for_resource(key), record)
+    }
+
+    pub(super) fn open_resource(&self, key: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        self.open_for(&for_resource(key), sealed)
+    }
+
     /// Something that only this key opens.
     pub(super) fn proof(&self) -> Result<Vec<u8>> {
         self.seal_for(&for_proof(), PROOF)
@@ -102,6 +110,14 @@ fn for_record(group: &GroupRef) -> Vec<u8> {
         context.extend_from_slice(&(part.len() as u64).to_le_bytes());
         context.extend_from_slice(part.as_bytes());
     }
+    context
+}
+
+/// What is authenticated with a record beside the groups: its own letter, so that it is never taken
+/// for a group's.
+fn for_resource(key: &str) -> Vec<u8> {
+    let mut context = vec![VERSION, b's'];
+    context.extend_from_slice(key.as_bytes());
     context
 }
 

@@ -26,7 +26,10 @@ async fn passes_the_suite() {
     let dir = tempfile::tempdir().unwrap();
     let store = RedbStore::open(dir.path()).unwrap();
     suite::all(&store).await;
-    suite::all(&Arc::new(store)).await;
+    aci_core::conformance::resource::all(&store).await;
+    let store = Arc::new(store);
+    suite::all(&store).await;
+    aci_core::conformance::resource::all(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,136 @@
+//! From a request to its answer: who asks, what is meant, may they, in which version.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::Response;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, Method, StatusCode};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::auth::{Access, Need, Principal};
+use super::call::{self, Call};
+use super::error::{ArmError, ArmResult};
+use super::route::{self, Found};
+use super::{Front, reply};
+
+/// Answers a request. Every answer has its ids and headers, and refusals ARM's form.
+pub(crate) async fn dispatch(front: Arc<Front>, request: Request) -> Response {
+    let request_id = Uuid::new_v4().to_string();
+    let correlation = given(request.headers(), "x-ms-correlation-request-id")
+        .unwrap_or_else(|| request_id.clone());
+    let client = given(request.headers(), "x-ms-client-request-id");
+    let is_head = request.method() == Method::HEAD;
+    let span = tracing::info_span!(
+        "arm.request",
+        method = %request.method(),
+        path = request.uri().path(),
+        request_id,
+        correlation
+    );
+    let answering = answer(front, request, request_id.clone()).instrument(span.clone());
+    let answered = AssertUnwindSafe(answering).catch_unwind().await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            span.in_scope(|| tracing::debug!(%error, "refused"));
+            error.into_response()
+        }
+        Err(panic) => {
+            let said = crate::engine::said(&*panic);
+            span.in_scope(|| tracing::error!(message = said, "a handler panicked"));
+            ArmError::internal().into_response()
+        }
+    };
+    if is_head {
+        *response.body_mut() = axum::body::Body::empty();
+    }
+    reply::header(&mut response, "x-ms-request-id", &request_id);
+    reply::header(&mut response, "x-ms-correlation-request-id", &correlation);
+    reply::header(
+        &mut response,
+        "x-ms-routing-request-id",
+        &format!("LOCAL:{request_id}"),
+    );
+    if let Some(client) = client {
+        reply::header(&mut response, "x-ms-client-request-id", &client);
+    }
+    reply::header(&mut response, "cache-control", "no-cache");
+    reply::header(&mut response, "pragma", "no-cache");
+    reply::header(&mut response, "expires", "-1");
+    reply::header(&mut response, "x-content-type-options", "nosniff");
+    reply::header(
+        &mut response,
+        "strict-transport-security",
+        "max-age=31536000; includeSubDomains",
+    );
+    response
+}
+
+/// A header of the client's that may go back: short and printable.
+fn given(headers: &HeaderMap, name: &str) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    (!value.is_empty() && value.len() <= 128).then(|| value.to_owned())
+}
+
+async fn answer(front: Arc<Front>, request: Request, request_id: String) -> ArmResult {
+    let (parts, body) = request.into_parts();
+    let path = route::parts(parts.uri.path());
+    let normal = path
+        .as_ref()
+        .map_or_else(|_| "/".to_owned(), |p| format!("/{}", p.join("/")));
+    let no_parts = Vec::new();
+    let found = route::find(
+        &front.routes,
+        &parts.method,
+        path.as_ref().unwrap_or(&no_parts),
+    );
+    let (need, action, values) = match &found {
+        Found::Route(route, values) => (route.need, route.action, Some(values)),
+        // Who is not known is not told what exists.
+        Found::Methods(_) | Found::Nothing => (Need::Read, "unknown", None),
+    };
+    let value = |name: &str| values.and_then(|v| v.get(name)).map(String::as_str);
+    let principal = match need {
+        Need::Open => Principal::default(),
+        Need::Read | Need::Write => {
+            let access = Access {
+                need,
+                action,
+                subscription: value("subscriptionId"),
+                resource_group: value("resourceGroupName"),
+                path: &normal,
+                request: &parts,
+            };
+            front.authorizer.authorize(access).await?
+        }
+    };
+    path?;
+    let (route, values) = match found {
+        Found::Route(route, values) => (route, values),
+        Found::Methods(allowed) => return Err(ArmError::method_not_allowed(&allowed)),
+        Found::Nothing => {
+            return Err(ArmError::new(
+                StatusCode::NOT_FOUND,
+                "InvalidResourceType",
+                format!("The path '{normal}' names no resource type of this server."),
+            ));
+        }
+    };
+    let query = call::query(parts.uri.query());
+    let version = route.version(query.get("api-version").map(String::as_str))?;
+    let handler = route.handler;
+    let call = Call {
+        front: Arc::clone(&front),
+        parts,
+        body,
+        values,
+        query,
+        version,
+        principal,
+        request_id,
+    };
+    handler(call).await
+}

@@ -1,0 +1,180 @@
+//! The management interface of Azure Container Instances as Azure Resource Manager (ARM) shows it:
+//! unmodified Azure clients drive an [`Engine`] through it.
+//!
+//! [`ArmApi`] gives an [`axum::Router`] to mount in a service of the embedder's, with the
+//! embedder's [`Authorizer`]; without one everything that needs a token is refused.
+//!
+//! ```
+//! use aci_runtime::Engine;
+//! use aci_runtime::arm::{ArmApi, ArmOptions, danger};
+//! # use aci_core::fake::{FakeHost, TokioClock};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let host = FakeHost::new(std::sync::Arc::new(TokioClock::new()));
+//! # let engine = Engine::builder().isolation(host.isolation.clone()).images(host.images.clone())
+//! #     .network(host.network.clone()).store(host.store.clone()).build().await?;
+//! let api = ArmApi::builder(engine)
+//!     .store(host.store.clone())                // where the front's own state is journaled
+//!     .authorizer(danger::Everybody)            // for tests only
+//!     .options(ArmOptions::default())
+//!     .build()
+//!     .await?;
+//! let router: axum::Router = api.router();
+//! # let _ = router;
+//! # Ok(()) }
+//! ```
+//!
+//! # One table
+//!
+//! Every operation is a [`Route`] of one table, [`ArmApi::routes`]: dispatch, authorisation and the
+//! tests that try every route without a token read the same. Paths are matched without regard to
+//! case, and double slashes count as one, as ARM has it.
+//!
+//! # What is kept
+//!
+//! Container groups are the engine's. Resource groups, profiles, deployments and asynchronous
+//! operations are journaled in a [`ResourceStore`](aci_core::contract::ResourceStore) before they
+//! are answered.
+
+mod auth;
+mod call;
+mod dispatch;
+mod error;
+mod groups;
+mod options;
+mod provider;
+mod records;
+mod reply;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use aci_core::contract::ResourceStore;
+use aci_core::error::{Error, ErrorKind, Result};
+
+use crate::Engine;
+
+pub use auth::{Access, Authorizer, Closed, Need, Principal, danger};
+pub use call::Connection;
+pub use error::{ArmError, ArmResult};
+pub use options::{ArmOptions, Rates};
+pub use route::{Route, Versions};
+
+use records::Records;
+
+/// What all handlers share.
+pub(crate) struct Front {
+    pub(crate) engine: Engine,
+    pub(crate) options: ArmOptions,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) records: Records,
+    pub(crate) routes: Vec<Route>,
+}
+
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front")
+            .field("options", &self.options)
+            .field("authorizer", &self.authorizer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The front of an engine. A clone is a second handle of the same front.
+#[derive(Clone, Debug)]
+pub struct ArmApi {
+    front: Arc<Front>,
+}
+
+/// Puts a front together.
+#[must_use]
+#[derive(Debug)]
+pub struct ArmApiBuilder {
+    engine: Engine,
+    options: ArmOptions,
+    authorizer: Arc<dyn Authorizer>,
+    store: Option<Arc<dyn ResourceStore>>,
+}
+
+impl ArmApiBuilder {
+    /// Where the front's own state is journaled, such as the engine's
+    /// [`RedbStore`](crate::RedbStore). Required.
+    pub fn store(mut self, store: impl ResourceStore + 'static) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Who may do what. Default: [`Closed`], so nobody.
+    pub fn authorizer(mut self, authorizer: impl Authorizer + 'static) -> Self {
+        self.authorizer = Arc::new(authorizer);
+        self
+    }
+
+    /// The settings.
+    pub fn options(mut self, options: ArmOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The front. It reads what is journaled and goes on with the operations that were under way.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) without a store; the store's.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn build(self) -> Result<ArmApi> {
+        let store = self.store.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Invalid,
+                "arm.build",
+                "the builder was given no store",
+            )
+            .hint("call .store(..)")
+        })?;
+        let front = Arc::new(Front {
+            engine: self.engine,
+            options: self.options,
+            authorizer: self.authorizer,
+            records: Records::load(store).await?,
+            routes: routes(),
+        });
+        Ok(ArmApi { front })
+    }
+}
+
+/// All routes. A path that is like several patterns goes to the one with fewer names.
+fn routes() -> Vec<Route> {
+    [provider::routes(), groups::routes()].concat()
+}
+
+impl ArmApi {
+    /// Begins to put a front together.
+    pub fn builder(engine: Engine) -> ArmApiBuilder {
+        ArmApiBuilder {
+            engine,
+            options: ArmOptions::default(),
+            authorizer: Arc::new(Closed),
+            store: None,
+        }
+    }
+
+    /// All operations, for whoever wants to try each.
+    #[must_use]
+    pub fn routes(&self) -> &[Route] {
+        &self.front.routes
+    }
+
+    /// The router: one service for all paths. Mount it at the root of a host, because clients know
+    /// only a host.
+    pub fn router(&self) -> axum::Router {
+        let front = Arc::clone(&self.front);
+        axum::Router::new().fallback(move |request: axum::extract::Request| {
+            let front = Arc::clone(&front);
+            async move { dispatch::dispatch(front, request).await }
+        })
+    }
+}
