@@ -6,6 +6,8 @@ pub mod arm;
 mod engine;
 #[doc = include_str!("observability.md")]
 pub mod observability {}
+#[cfg(feature = "arm-server")]
+pub mod server;
 pub mod store;
 
 pub use engine::{

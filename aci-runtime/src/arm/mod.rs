@@ -36,6 +36,7 @@
 //! operations are journaled in a [`ResourceStore`](aci_core::contract::ResourceStore) before they
 //! are answered.
 
+pub mod access;
 mod auth;
 mod call;
 mod dispatch;
