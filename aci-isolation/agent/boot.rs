@@ -20,7 +20,7 @@ use crate::protocol::{Boot, Bounds, Failure, Kind, Reply, Source, Users, VERSION
 use crate::root::failed;
 use crate::server::Server;
 use crate::sys::{self, Forked};
-use crate::{root, server};
+use crate::{root, server, users};
 
 fn io_failure(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Failure {
     move |error| {
@@ -105,12 +105,15 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
 
     // As the first process of a pid namespace of its own the agent takes everything with it when
     // it ends, and may switch between its containers' pid namespaces without being root.
-    let mut namespaces = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS;
-    if boot.users != Users::Host {
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+    let inside = match boot.users {
+        Users::Mapped { first, count } => Some(users::enter_group(first, count)?),
+        _ => {
+            namespaces |= SHARED;
+            None
+        }
+    };
+    if boot.users.rootless() {
         namespaces |= libc::CLONE_NEWUSER;
     }
     let (mapped_read, mapped_write) = io::pipe().map_err(io_failure("a pipe"))?;
@@ -124,7 +127,9 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
             }
             drop(mapped_read);
             if boot.probe {
-                let reply = match root::probe() {
+                let reply = match root::probe()
+                    .and_then(|()| inside.as_ref().map_or(Ok(()), users::probe))
+                {
                     Ok(()) => Reply::Done,
                     Err(failure) => Reply::Failed(failure),
                 };
@@ -132,7 +137,7 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
                 sys::exit_now(0);
             }
             let traces = boot.cgroup.clone().map(|plan| (plan, boot.id.clone()));
-            match become_agent(boot) {
+            match become_agent(boot, inside) {
                 Ok((server, network)) => {
                     let hello = Reply::Hello {
                         version: VERSION,
@@ -161,7 +166,11 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
     }
 }
 
-fn explain_namespaces(error: io::Error) -> Failure {
+/// The namespaces that all containers of a group share.
+pub(crate) const SHARED: i32 =
+    libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
+pub(crate) fn explain_namespaces(error: io::Error) -> Failure {
     let hint = match error.raw_os_error() {
         Some(libc::ENOSPC) => {
             "the limit of namespaces is used up: raise the sysctls user.max_user_namespaces, \
@@ -206,7 +215,7 @@ fn map_users(pid: i32, users: &Users) -> Result<(), Failure> {
         .hint("check this user's lines in /etc/subuid and /etc/subgid"))
     };
     match users {
-        Users::Host => Ok(()),
+        Users::Host | Users::Mapped { .. } => Ok(()),
         Users::Single { uid, gid } => {
             // user_namespaces(7): a group map may be written without rights only after this.
             write("setgroups", "deny")?;
@@ -226,21 +235,25 @@ fn map_users(pid: i32, users: &Users) -> Result<(), Failure> {
 }
 
 /// Runs in the sandbox's namespaces.
-fn become_agent(boot: Boot) -> Result<(Server, OwnedFd), Failure> {
+fn become_agent(boot: Boot, users: Option<OwnedFd>) -> Result<(Server, OwnedFd), Failure> {
     sys::set_name(c"aci-agent");
     let _ = rustix::process::setsid();
-    if boot.users != Users::Host {
+    if boot.users.rootless() {
         // The caller's id is user 0 here; take on all its rights.
         let groups: Option<&[u32]> = match boot.users {
             Users::Ranges { .. } => Some(&[]),
             _ => None,
         };
         sys::become_user(0, 0, groups).map_err(io_failure("becoming the namespace's root"))?;
-    } else {
-        // What the memory holds (secrets) is nobody's business. In a user namespace the agent
-        // must be able to look at its own children, so there only the user himself is trusted.
-        sys::set_dumpable(false).map_err(io_failure("protecting memory"))?;
     }
+    if users.is_some() {
+        // New files shall belong to the group's root, at the will of a process with all rights.
+        sys::keep_rights_over_ids().map_err(io_failure("keeping rights"))?;
+    }
+    // What the memory holds (secrets) is nobody's business. Its copies in the containers' inits
+    // and in processes before their exec are protected by the same: only CAP_SYS_PTRACE in the
+    // user namespace in which the agent was executed, the host's, gets at them.
+    sys::set_dumpable(false).map_err(io_failure("protecting memory"))?;
     let _ = rustix::process::setrlimit(
         rustix::process::Resource::Core,
         rustix::process::Rlimit {
@@ -262,7 +275,10 @@ fn become_agent(boot: Boot) -> Result<(Server, OwnedFd), Failure> {
         tree::create(plan, &boot.id, &boot.bounds, false, false)
             .map_err(io_failure("making the group's cgroup"))?;
     }
-    let (volumes, shm) = make_volumes(&boot)?;
+    let (volumes, shm) = {
+        let _owner = users::Owner::new(&boot.users);
+        make_volumes(&boot, users.as_ref())?
+    };
     let listener = listen(&boot)?;
     let network = rustix::fs::open(
         "/proc/self/ns/net",
@@ -277,6 +293,7 @@ fn become_agent(boot: Boot) -> Result<(Server, OwnedFd), Failure> {
         id: boot.id.clone(),
         dir: boot.dir.clone(),
         users: boot.users.clone(),
+        inside: users,
         cgroup: boot.cgroup.clone(),
         volumes,
         shm,
@@ -309,6 +326,7 @@ fn set_up_network(boot: &Boot) -> Result<(), Failure> {
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     let groups = match &boot.users {
         Users::Host => "0 2147483647".to_owned(),
+        Users::Mapped { first, count } => format!("{first} {}", first + (count - 1)),
         Users::Single { .. } => "0 0".to_owned(),
         Users::Ranges { gids, .. } => format!("0 {}", gids.1),
     };
@@ -334,7 +352,7 @@ fn join_agents(plan: &crate::protocol::CgroupPlan) -> io::Result<()> {
 }
 
 /// Mounts the volumes once, where only the agent's mount namespace has them.
-fn make_volumes(boot: &Boot) -> Result<(Volumes, PathBuf), Failure> {
+fn make_volumes(boot: &Boot, users: Option<&OwnedFd>) -> Result<(Volumes, PathBuf), Failure> {
     let base = Path::new(&boot.dir).join("mnt");
     let what = || io_failure("making places for volumes");
     let private = |path: &Path| {
@@ -375,6 +393,9 @@ fn make_volumes(boot: &Boot) -> Result<(Volumes, PathBuf), Failure> {
                 let copy = root::copy_of(CWD, path, true).map_err(|errno| {
                     failed(format!("the directory {path} of volume '{name}'"))(errno)
                 })?;
+                if let Some(users) = users {
+                    users::map_volume(&copy, users, name)?;
+                }
                 mount_at(&copy, &place)?;
             }
             Source::Memory(size) => {

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::cgroup::tree::Meter;
+use crate::init::Handles;
 use crate::log::{Lines, Log};
 use crate::protocol::{Exit, Failure, Start, Status, Usage};
 
@@ -48,8 +49,7 @@ pub(crate) struct Container {
     /// What was asked for; gone when it has ended, with the secrets in it.
     pub(crate) start: Option<Box<Start>>,
     pub(crate) init: Option<Init>,
-    pub(crate) root: Option<OwnedFd>,
-    pub(crate) proc: Option<OwnedFd>,
+    pub(crate) handles: Option<Handles>,
     pub(crate) meter: Option<Meter>,
     /// The v2 directory to start processes in, and `cgroup.procs` of the v1 directories.
     pub(crate) cgroup: Option<OwnedFd>,
@@ -110,7 +110,7 @@ impl Container {
             cpu_micros: self.ended_cpu,
             ..Usage::default()
         };
-        let Some(proc) = &self.proc else {
+        let Some(proc) = self.handles.as_ref().map(|handles| &handles.proc) else {
             return usage;
         };
         let tick = 1_000_000 / rustix::param::clock_ticks_per_second().max(1);

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::protocol::{Failure, Kind, socket};
 use crate::root::{self, Recipe};
-use crate::{process, sys};
+use crate::{process, sys, users};
 
 /// What the agent leaves to the init besides the recipe.
 pub(crate) struct Cradle<'a> {
@@ -22,6 +22,17 @@ pub(crate) struct Cradle<'a> {
     pub(crate) ready: OwnedFd,
     /// A pipe's reading end: one byte is a signal for all; its end is the end.
     pub(crate) control: OwnedFd,
+}
+
+/// What an init opens of its container for the agent, which may not look into it by itself: the
+/// init is protected as the agent is.
+#[derive(Debug)]
+pub(crate) struct Handles {
+    pub(crate) root: OwnedFd,
+    pub(crate) proc: OwnedFd,
+    pub(crate) mounts: OwnedFd,
+    pub(crate) cgroups: OwnedFd,
+    pub(crate) pids: OwnedFd,
 }
 
 /// The byte that says that the file system is built.
@@ -49,7 +60,7 @@ pub(crate) fn run(cradle: &Cradle<'_>) -> ! {
     reap(&cradle.control)
 }
 
-fn set_up(cradle: &Cradle<'_>) -> Result<[OwnedFd; 2], Failure> {
+fn set_up(cradle: &Cradle<'_>) -> Result<[OwnedFd; 5], Failure> {
     let internal = |what: &str, error: std::io::Error| {
         Failure::new(Kind::Internal, format!("{what}: {error}"))
     };
@@ -64,6 +75,7 @@ fn set_up(cradle: &Cradle<'_>) -> Result<[OwnedFd; 2], Failure> {
             cradle.ready.as_raw_fd(),
             cradle.control.as_raw_fd(),
         ])
+        .chain(cradle.recipe.inside.map(AsRawFd::as_raw_fd))
         .collect();
     sys::close_except(&mut keep).map_err(|error| internal("closing descriptors", error))?;
     sys::die_with_parent().map_err(|error| internal("tying to the agent", error))?;
@@ -72,17 +84,32 @@ fn set_up(cradle: &Cradle<'_>) -> Result<[OwnedFd; 2], Failure> {
     }
     sys::unshare(libc::CLONE_NEWCGROUP)
         .map_err(|error| internal("making a cgroup namespace", error))?;
-    root::build(&cradle.recipe)?;
-    let open = |path: &str| {
-        rustix::fs::openat(
-            CWD,
-            path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-            Mode::empty(),
-        )
-        .map_err(root::failed(format!("opening {path}")))
+    {
+        let _owner = users::Owner::new(cradle.recipe.users);
+        root::build(&cradle.recipe)?;
+    }
+    if let Some(inside) = cradle.recipe.inside {
+        // The copy of a mount namespace that belongs to a lesser user namespace is locked by the
+        // kernel: whatever rights a container has, it can neither take away a mask nor make
+        // writable what is not (mount_namespaces(7)).
+        users::enter(inside)?;
+        sys::unshare(libc::CLONE_NEWNS)
+            .map_err(|error| internal("making a mount namespace", error))?;
+        // The change of user has undone it.
+        sys::die_with_parent().map_err(|error| internal("tying to the agent", error))?;
+    }
+    let open = |path: &str, flags: OFlags| {
+        rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+            .map_err(root::failed(format!("opening {path}")))
     };
-    Ok([open("/")?, open("/proc")?])
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    Ok([
+        open("/", directory)?,
+        open("/proc", directory)?,
+        open("/proc/self/ns/mnt", OFlags::RDONLY)?,
+        open("/proc/self/ns/cgroup", OFlags::RDONLY)?,
+        open("/proc/self/ns/pid", OFlags::RDONLY)?,
+    ])
 }
 
 fn reap(control: &OwnedFd) -> ! {
@@ -117,7 +144,7 @@ fn reap(control: &OwnedFd) -> ! {
 
 /// What an init said: nothing yet, that it is ready, or why it failed.
 pub(crate) enum Said {
-    Ready { root: OwnedFd, proc: OwnedFd },
+    Ready(Handles),
     Failed(Failure),
 }
 
@@ -128,9 +155,16 @@ pub(crate) fn hear(ready: &OwnedFd) -> Said {
     let read = socket::receive(ready, &mut bytes, &mut fds).unwrap_or(0);
     if read >= 1
         && bytes[0] == READY
-        && let (Some(root), Some(proc)) = (fds.pop_front(), fds.pop_front())
+        && let [Some(root), Some(proc), Some(mounts), Some(cgroups), Some(pids)] =
+            std::array::from_fn(|_| fds.pop_front())
     {
-        return Said::Ready { root, proc };
+        return Said::Ready(Handles {
+            root,
+            proc,
+            mounts,
+            cgroups,
+            pids,
+        });
     }
     Said::Failed(postcard::from_bytes(&bytes[..read]).unwrap_or_else(|_| {
         Failure::new(

@@ -21,6 +21,7 @@ mod root;
 mod server;
 mod sys;
 mod user;
+mod users;
 
 fn main() {
     boot::main()

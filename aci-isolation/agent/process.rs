@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
 use crate::protocol::{Failure, Hidden, Kind, Program, Rights};
+use crate::init::Handles;
 use crate::user::{self, User};
-use crate::{root, sys};
+use crate::{root, sys, users};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -25,8 +26,10 @@ pub(crate) enum Streams {
 
 /// What a child needs to become a process of a container.
 pub(crate) struct Birth<'a> {
-    /// The container's init, whose namespaces it joins.
-    pub(crate) init: BorrowedFd<'a>,
+    /// Where the container is.
+    pub(crate) handles: &'a Handles,
+    /// The sandbox's user namespace, if the agent is outside of it.
+    pub(crate) inside: Option<&'a OwnedFd>,
     /// `cgroup.procs` of the container in each v1 hierarchy.
     pub(crate) cgroups: &'a [OwnedFd],
     pub(crate) program: &'a Program,
@@ -72,8 +75,12 @@ fn prepare(birth: &Birth<'_>) -> Result<Never, Failure> {
     for file in birth.cgroups {
         rustix::io::write(file, b"0").map_err(root::failed("joining the container's cgroup"))?;
     }
-    sys::setns(birth.init, libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP)
+    sys::setns(&birth.handles.cgroups, libc::CLONE_NEWCGROUP)
+        .and_then(|()| sys::setns(&birth.handles.mounts, libc::CLONE_NEWNS))
         .map_err(io_failure("joining the container (has it just ended?)"))?;
+    if let Some(inside) = birth.inside {
+        users::enter(inside)?;
+    }
     rustix::process::setsid().map_err(root::failed("starting a session"))?;
 
     let user = look_up(birth.program)?;
@@ -142,6 +149,12 @@ fn take_streams(streams: &Streams, user: &User) -> Result<(), Failure> {
         Streams::Three(three) => {
             // Above the numbers that are about to be overwritten.
             for (number, fd) in (0..).zip(three) {
+                // So that /dev/stdout and its like can be opened by their user; no other kind of
+                // file is ours to give away.
+                if user.uid != 0 && users::is_pipe(fd) {
+                    let owner = rustix::process::Uid::from_raw(user.uid);
+                    let _ = rustix::fs::fchown(fd, Some(owner), None);
+                }
                 sys::put(fd, number).map_err(what())?;
             }
         }

@@ -19,8 +19,8 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
-use crate::protocol::{Failure, Kind, Layer, Start};
-use crate::sys;
+use crate::protocol::{Failure, Kind, Layer, Start, Users};
+use crate::{sys, users};
 
 /// Paths that show or change the host (`/proc`), as Docker and containerd mask them.
 const MASKED_PROC: [&str; 10] = [
@@ -66,6 +66,10 @@ pub(crate) struct Recipe<'a> {
     pub(crate) shm: &'a OwnedFd,
     /// Whether the agent is in a user namespace.
     pub(crate) rootless: bool,
+    /// How the sandbox's ids are chosen.
+    pub(crate) users: &'a Users,
+    /// The sandbox's user namespace, if the agent is outside of it.
+    pub(crate) inside: Option<&'a OwnedFd>,
     /// Whether group 5 (tty) exists inside.
     pub(crate) tty_group: bool,
     /// Whether the v2 hierarchy has the controllers, so that `/sys/fs/cgroup` is it.
@@ -286,9 +290,12 @@ fn mount_root(recipe: &Recipe<'_>, scratch: &OwnedFd) -> Result<OwnedFd> {
     let mut layers = Vec::new();
     for (index, layer) in recipe.start.layers.iter().enumerate() {
         layers.push(match layer {
-            Layer::Directory(path) => rustix::fs::open(path.as_str(), DIRECTORY, Mode::empty())
-                .map_err(failed(format!("opening the layer {path}")))?,
-            Layer::Erofs(path) => mount_erofs(path, index, scratch)?,
+            Layer::Directory(path) => match recipe.inside {
+                Some(users) => map_directory(path, &format!("layer{index}"), users, scratch)?,
+                None => rustix::fs::open(path.as_str(), DIRECTORY, Mode::empty())
+                    .map_err(failed(format!("opening the layer {path}")))?,
+            },
+            Layer::Erofs(path) => mount_erofs(path, index, scratch, recipe.inside)?,
         });
     }
     let (upper, work) = match &recipe.start.upper {
@@ -297,7 +304,18 @@ fn mount_root(recipe: &Recipe<'_>, scratch: &OwnedFd) -> Result<OwnedFd> {
                 rustix::fs::open(path, DIRECTORY, Mode::empty())
                     .map_err(failed(format!("opening {path}")))
             };
-            (open(upper)?, open(work)?)
+            match recipe.inside {
+                Some(users) => {
+                    // Both on one mount, as overlayfs wants them.
+                    let (base, upper, work) = users::common_base(upper, work);
+                    let base = map_directory(&base, "writable", users, scratch)?;
+                    let below = |path: &str| {
+                        strict(&base, path).map_err(failed(format!("opening {path}")))
+                    };
+                    (below(&upper)?, below(&work)?)
+                }
+                None => (open(upper)?, open(work)?),
+            }
         }
         // A read-only root gets its mount points in memory first and is protected afterwards.
         None => {
@@ -310,6 +328,21 @@ fn mount_root(recipe: &Recipe<'_>, scratch: &OwnedFd) -> Result<OwnedFd> {
     let point = own_directory(scratch, "root", MODE_755).map_err(failed("making scratch space"))?;
     overlay(recipe, &layers, &upper, &work, &point)?;
     strict(scratch, "root").map_err(failed("opening the root"))
+}
+
+/// A directory of the host, seen with the ids of the sandbox's user namespace, on scratch space.
+fn map_directory(
+    path: &str,
+    name: &str,
+    inside: &OwnedFd,
+    scratch: &OwnedFd,
+) -> Result<OwnedFd> {
+    let tree =
+        copy_of(CWD, path, false).map_err(failed(format!("opening the directory {path}")))?;
+    users::map(&tree, inside, false, path)?;
+    let point = own_directory(scratch, name, MODE_755).map_err(failed("making scratch space"))?;
+    attach(&tree, &point).map_err(failed("mounting a layer"))?;
+    strict(scratch, name).map_err(failed("opening a layer"))
 }
 
 fn overlay(
@@ -414,7 +447,12 @@ fn said(context: &OwnedFd) -> String {
 }
 
 /// Mounts an EROFS image from its file (Linux 6.12) and opens its root.
-fn mount_erofs(path: &str, index: usize, scratch: &OwnedFd) -> Result<OwnedFd> {
+fn mount_erofs(
+    path: &str,
+    index: usize,
+    scratch: &OwnedFd,
+    inside: Option<&OwnedFd>,
+) -> Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed(format!("opening the layer {path}")))?;
     let mount = new_mount(
@@ -426,6 +464,9 @@ fn mount_erofs(path: &str, index: usize, scratch: &OwnedFd) -> Result<OwnedFd> {
         failed(format!("mounting the EROFS layer {path}"))(errno)
             .hint("EROFS images are mounted from files by Linux 6.12 and newer, as root")
     })?;
+    if let Some(users) = inside {
+        users::map(&mount, users, false, path)?;
+    }
     let name = format!("layer{index}");
     let point = own_directory(scratch, &name, MODE_755).map_err(failed("making scratch space"))?;
     attach(&mount, &point).map_err(failed("mounting an EROFS layer"))?;
@@ -649,8 +690,10 @@ fn mount_dev(recipe: &Recipe<'_>, root: BorrowedFd<'_>, scratch: &OwnedFd) -> Re
 
     let place = own_directory(&dev, "pts", MODE_755).map_err(what())?;
     let mut options = vec![("ptmxmode", "0666"), ("mode", "0620")];
+    // Group 5 is tty in every image.
+    let tty = recipe.users.outside(5).to_string();
     if recipe.tty_group {
-        options.push(("gid", "5"));
+        options.push(("gid", &tty));
     }
     let pts = new_mount(
         "devpts",
@@ -665,7 +708,21 @@ fn mount_dev(recipe: &Recipe<'_>, root: BorrowedFd<'_>, scratch: &OwnedFd) -> Re
 
     let place = own_directory(&dev, "mqueue", MODE_755).map_err(what())?;
     match new_mount("mqueue", &[], PLAIN) {
-        Ok(queues) => attach(&queues, &place).map_err(failed("mounting /dev/mqueue"))?,
+        Ok(queues) => {
+            if recipe.inside.is_some() {
+                // It was made with the IPC namespace, before there was a user 0 in it.
+                let owner = recipe.users.outside(0);
+                rustix::fs::chownat(
+                    &queues,
+                    "",
+                    Some(rustix::process::Uid::from_raw(owner)),
+                    Some(rustix::process::Gid::from_raw(owner)),
+                    AtFlags::EMPTY_PATH,
+                )
+                .map_err(what())?;
+            }
+            attach(&queues, &place).map_err(failed("mounting /dev/mqueue"))?;
+        }
         // Not built into every kernel.
         Err(Errno::NODEV) => {}
         Err(errno) => return Err(failed("mounting /dev/mqueue")(errno)),

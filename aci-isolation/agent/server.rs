@@ -38,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) id: String,
     pub(crate) dir: String,
     pub(crate) users: Users,
+    /// The sandbox's user namespace, if the agent is outside of it.
+    pub(crate) inside: Option<OwnedFd>,
     pub(crate) cgroup: Option<CgroupPlan>,
     pub(crate) volumes: Volumes,
     pub(crate) shm: PathBuf,

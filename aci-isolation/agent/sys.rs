@@ -157,6 +157,14 @@ pub(crate) fn reap(pid: i32) -> io::Result<Option<(i32, Ended)>> {
     )))
 }
 
+/// Waits for the end of a child and reaps it.
+pub(crate) fn wait_for(pid: i32) {
+    // SAFETY: a null status pointer is allowed.
+    while unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) } < 0
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
+}
+
 /// prctl(2) with up to two numbers.
 fn prctl(option: c_int, a: c_ulong, b: c_ulong) -> io::Result<()> {
     // SAFETY: the options used here take numbers only.
@@ -343,6 +351,39 @@ pub(crate) const ATTR_NOSUID: u64 = 0x2;
 pub(crate) const ATTR_NODEV: u64 = 0x4;
 pub(crate) const ATTR_NOEXEC: u64 = 0x8;
 
+/// Makes the user and group that own new files others than those of this process. With
+/// [`keep_rights_over_ids`] capabilities stay as they are.
+pub(crate) fn own_files_as(uid: u32, gid: u32) {
+    // SAFETY: plain numbers; the process has one thread.
+    unsafe {
+        libc::setfsgid(gid);
+        libc::setfsuid(uid);
+    }
+}
+
+/// Changes of user ids leave capabilities alone from now on (SECBIT_NO_SETUID_FIXUP), until a user
+/// namespace is entered.
+pub(crate) fn keep_rights_over_ids() -> io::Result<()> {
+    const NO_SETUID_FIXUP: c_ulong = 1 << 2;
+    prctl(libc::PR_SET_SECUREBITS, NO_SETUID_FIXUP, 0)
+}
+
+/// Shows the files of a detached mount (or tree of mounts) with the ids of a user namespace:
+/// user 0 on disk is user 0 of that namespace (mount_setattr(2), MOUNT_ATTR_IDMAP).
+pub(crate) fn mount_idmap(fd: impl AsFd, users: impl AsFd, recursive: bool) -> io::Result<()> {
+    const IDMAP: u64 = 0x0010_0000;
+    set_attributes(
+        fd,
+        &MountAttr {
+            set: IDMAP,
+            clear: 0,
+            propagation: 0,
+            userns: users.as_fd().as_raw_fd() as u64,
+        },
+        recursive,
+    )
+}
+
 /// Adds mount attributes to a mount, or a whole tree of mounts, by descriptor (Linux 5.12).
 pub(crate) fn mount_setattr(fd: impl AsFd, set: u64, recursive: bool) -> io::Result<()> {
     let attributes = MountAttr {
@@ -351,6 +392,10 @@ pub(crate) fn mount_setattr(fd: impl AsFd, set: u64, recursive: bool) -> io::Res
         propagation: 0,
         userns: 0,
     };
+    set_attributes(fd, &attributes, recursive)
+}
+
+fn set_attributes(fd: impl AsFd, attributes: &MountAttr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: an empty path, and a structure of the size given.
     check(unsafe {
@@ -359,7 +404,7 @@ pub(crate) fn mount_setattr(fd: impl AsFd, set: u64, recursive: bool) -> io::Res
             fd.as_fd().as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<MountAttr>(),
         )
     })

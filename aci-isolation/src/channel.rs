@@ -57,7 +57,7 @@ pub(crate) fn error_of(failure: Failure, operation: &'static str) -> Error {
         Kind::Invalid => ErrorKind::Invalid,
         Kind::NotFound => ErrorKind::NotFound,
         Kind::Conflict => ErrorKind::Conflict,
-        Kind::Unsupported => ErrorKind::Unsupported,
+        Kind::Unsupported | Kind::Unmappable => ErrorKind::Unsupported,
         Kind::PermissionDenied => ErrorKind::PermissionDenied,
         Kind::Unavailable => ErrorKind::Unavailable,
         Kind::Internal => ErrorKind::Internal,

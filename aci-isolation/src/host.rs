@@ -47,6 +47,11 @@ impl Host {
         })
     }
 
+    /// Adds a sentence on what is missing.
+    pub(crate) fn miss(&mut self, sentence: String) {
+        self.missing.push(sentence);
+    }
+
     pub(crate) fn capability(&self) -> IsolationCapability {
         let has = |name| {
             self.cgroup

@@ -29,7 +29,7 @@
 //!
 //! | namespace | of | what for |
 //! |---|---|---|
-//! | user | sandbox, without root | rights over the others |
+//! | user | sandbox | rights over the others; user 0 inside is nobody outside |
 //! | net, ipc, uts | sandbox | containers of a group reach each other on localhost, share `/dev/shm` and the host name |
 //! | mount | agent | volumes, mounted once, seen by nobody else |
 //! | pid | sandbox, and each container | nobody outlives the agent; containers do not see each other |
@@ -53,7 +53,20 @@
 //! - No descriptor of the agent reaches a program; a working directory outside of the root is
 //!   refused; the agent's own program is a sealed memory file.
 //!
-//! As root there is no user namespace yet: user 0 inside is user 0 outside, held by the above.
+//! - A user namespace for each sandbox, with 65,536 host ids of its own
+//!   ([`NamespacesOptions::user_ids`]). What is on disk is shown through idmapped mounts, so that
+//!   ids on disk are those of the image. A privileged container has all rights in that namespace,
+//!   none on the host. The agent of root's sandboxes stays outside of it.
+//! - A container's mount namespace is a copy that belongs to the user namespace: the kernel locks
+//!   every mount and every flag in it, so that `CAP_SYS_ADMIN` inside takes no mask away.
+//! - The memory of the agent, of inits and of processes before their exec can be read by nobody
+//!   but the host's root.
+//!
+//! Idmapped mounts for overlayfs need Linux 5.19 and a file system that has them (ext4, xfs, btrfs,
+//! tmpfs, ...). Without them, [`Isolation::capability`](aci_core::contract::Isolation::capability)
+//! says that user 0 is the host's. A volume on a file system without them takes the user namespace
+//! from its own sandbox only, with a warning, unless the volume is open to everybody (mode 0777,
+//! as Azure file shares are mounted); image layers on one are refused with a hint.
 //!
 //! # Limits
 //!
@@ -91,6 +104,7 @@ mod namespaces;
 mod procfs;
 #[allow(dead_code, reason = "parts of it are the agent's")]
 mod protocol;
+mod ranges;
 mod sandbox;
 mod seccomp;
 mod stream;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,10 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::cgroup::tree;
 use crate::channel::{Address, error_of, unexpected};
 use crate::host::{self, Host};
-use crate::protocol::{self, Boot, CgroupPlan, Hidden, Reply, Request, Source, VERSION};
+use crate::protocol::{
+    self, Boot, CgroupPlan, Hidden, Kind, Reply, Request, Source, Users, VERSION,
+};
+use crate::ranges::{self, Ranges};
 use crate::sandbox::{NamespaceSandbox, bounds, text};
 use crate::{claim, launch, procfs, sys};
 
@@ -35,6 +39,11 @@ pub struct NamespacesOptions {
     /// The cgroup below which sandboxes are made, relative to the root of each hierarchy; `aci` by
     /// default.
     pub cgroup_parent: String,
+    /// As root, the host's user ids that user namespaces of sandboxes are made of, 65,536 for each
+    /// sandbox. By default 524288 to 1878982655, which systemd sets aside for containers. `None`
+    /// makes no user namespaces: user 0 inside is then user 0 outside. Without root this is of no
+    /// meaning; `/etc/subuid` decides.
+    pub user_ids: Option<Range<u32>>,
     /// How long a sandbox may take to end its containers before its agent is killed; 10 seconds by
     /// default.
     pub patience: Duration,
@@ -45,6 +54,8 @@ impl Default for NamespacesOptions {
         Self {
             state_dir: None,
             cgroup_parent: "aci".to_owned(),
+            // https://systemd.io/UIDS-GIDS: "Container UID ranges".
+            user_ids: Some(0x0008_0000..0x6FFF_0000),
             patience: Duration::from_secs(10),
         }
     }
@@ -62,6 +73,13 @@ impl NamespacesOptions {
     #[must_use]
     pub fn cgroup_parent(mut self, parent: impl Into<String>) -> Self {
         self.cgroup_parent = parent.into();
+        self
+    }
+
+    /// With user namespaces of other ids, or (`None`) without user namespaces.
+    #[must_use]
+    pub const fn user_ids(mut self, ids: Option<Range<u32>>) -> Self {
+        self.user_ids = ids;
         self
     }
 
@@ -96,6 +114,8 @@ pub(crate) struct Shared {
     _claim: Arc<claim::Claim>,
     directory: PathBuf,
     host: Host,
+    /// The ids for user namespaces, if sandboxes of root's have such.
+    ranges: Option<Ranges>,
     patience: Duration,
     /// One for each id that is being made or removed, so that what a dropped future left running
     /// is over before the next call on the same id begins.
@@ -110,7 +130,7 @@ impl Namespaces {
     /// sandboxes cannot be made here; [`ErrorKind::Conflict`] if another program has the state
     /// directory; [`ErrorKind::Internal`] if it cannot be made or is another user's.
     pub fn new(options: NamespacesOptions) -> Result<Self> {
-        let host = Host::probe(&options.cgroup_parent)?;
+        let mut host = Host::probe(&options.cgroup_parent)?;
         let directory = match options.state_dir {
             Some(directory) => directory,
             None => host::default_state_dir(),
@@ -128,12 +148,16 @@ impl Namespaces {
                 )
                 .hint("end it, or choose another directory by NamespacesOptions::state_dir")
             })?;
-        try_out(&host)?;
+        let ranges = user_ranges(&mut host, options.user_ids.as_ref(), &directory)?;
+        if ranges.is_none() {
+            try_out(&host.users)?;
+        }
         Ok(Self {
             shared: Arc::new(Shared {
                 _claim: claim,
                 directory,
                 host,
+                ranges,
                 patience: options.patience,
                 busy: std::sync::Mutex::default(),
             }),
@@ -203,7 +227,7 @@ const ADOPT: &str = "sandbox.adopt";
 const REMOVE: &str = "sandbox.remove";
 
 /// Starts an agent that only tries what every sandbox needs; a few milliseconds.
-fn try_out(host: &Host) -> Result<()> {
+fn try_out(users: &Users) -> Result<()> {
     const OPERATION: &str = "namespaces.new";
     let boot = Boot {
         version: VERSION,
@@ -211,7 +235,7 @@ fn try_out(host: &Host) -> Result<()> {
         id: "probe".to_owned(),
         hostname: String::new(),
         dir: String::new(),
-        users: host.users.clone(),
+        users: users.clone(),
         cgroup: None,
         bounds: protocol::Bounds::default(),
         volumes: Vec::new(),
@@ -221,6 +245,41 @@ fn try_out(host: &Host) -> Result<()> {
         Ok((Reply::Failed(failure), _)) => Err(error_of(failure, OPERATION)),
         Ok(_) => Err(unexpected(OPERATION)),
         Err(error) => Err(not_started(OPERATION, "", error)),
+    }
+}
+
+/// The ids for user namespaces, if root wants them and the machine has all that they need; what
+/// is missing is told in the capability.
+fn user_ranges(host: &mut Host, ids: Option<&Range<u32>>, state: &Path) -> Result<Option<Ranges>> {
+    let (Some(ids), Users::Host) = (ids, &host.users) else {
+        return Ok(None);
+    };
+    if ids.end.saturating_sub(ids.start) < ranges::COUNT || ids.start < ranges::COUNT {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "namespaces.new",
+            format!(
+                "user_ids {}..{} must begin at {} or above and hold at least as many",
+                ids.start,
+                ids.end,
+                ranges::COUNT
+            ),
+        ));
+    }
+    let first = Users::Mapped {
+        first: ids.start,
+        count: ranges::COUNT,
+    };
+    match try_out(&first) {
+        Ok(()) => Ok(Some(Ranges::new(ids, state))),
+        Err(error) => {
+            host.miss(format!(
+                "user 0 in containers is user 0 of the host, held by capabilities and filters \
+                 alone, because user namespaces cannot be had: {}",
+                error.chain()
+            ));
+            Ok(None)
+        }
     }
 }
 
@@ -315,7 +374,7 @@ impl Shared {
         let internal = |what: &str, error: io::Error| {
             Error::new(ErrorKind::Internal, CREATE, what.to_owned()).because(error)
         };
-        let boot = self.boot(spec)?;
+        let mut boot = self.boot(spec)?;
         let directory = self.sandbox_directory(&spec.id);
         fs::DirBuilder::new()
             .mode(0o700)
@@ -335,11 +394,32 @@ impl Shared {
                 .create(directory.join(name))
                 .map_err(|error| internal("making the sandbox's directory", error))?;
         }
-        let (reply, fds) =
-            launch::launch(&boot, Some(&directory.join("agent.err"))).map_err(|error| {
+        if let Some(first) = self.ranges.as_ref().and_then(|all| all.take(&spec.id)) {
+            Ranges::record(&directory, first)
+                .map_err(|error| internal("recording the sandbox's user ids", error))?;
+            boot.users = Users::Mapped {
+                first,
+                count: ranges::COUNT,
+            };
+        }
+        let launch = |boot: &Boot| {
+            launch::launch(boot, Some(&directory.join("agent.err"))).map_err(|error| {
                 let said = fs::read_to_string(directory.join("agent.err")).unwrap_or_default();
                 not_started(CREATE, &said, error)
-            })?;
+            })
+        };
+        let (mut reply, mut fds) = launch(&boot)?;
+        if let Reply::Failed(failure) = &reply
+            && failure.kind == Kind::Unmappable
+        {
+            tracing::warn!(
+                sandbox = %spec.id,
+                "no user namespace for this sandbox: {}",
+                failure.message
+            );
+            boot.users = Users::Host;
+            (reply, fds) = launch(&boot)?;
+        }
         let network = match (reply, fds.into_iter().next()) {
             (Reply::Failed(failure), _) => return Err(error_of(failure, CREATE)),
             (Reply::Hello { .. }, Some(network)) => network,
@@ -469,6 +549,9 @@ impl Shared {
         let outcome = work.await.map_err(|error| {
             Error::new(ErrorKind::Cancelled, REMOVE, "the runtime is shutting down").because(error)
         })?;
+        if let Some(ranges) = &self.ranges {
+            ranges.release(id);
+        }
         outcome.map_err(|error| {
             Error::new(
                 ErrorKind::Internal,

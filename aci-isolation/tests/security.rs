@@ -170,6 +170,14 @@ async fn made_devices_are_of_no_use() {
     }
     // 1:1 is /dev/mem's driver; 1:5 is zero and would give bytes.
     let script = "for d in /tmp /dev /root; do mkdir -p $d; mknod $d/z c 1 5 && head -c 4 $d/z | wc -c; done 2>&1; head -c 4 /dev/zero | wc -c; echo x >/dev/null; echo null $?";
+    // In a user namespace they cannot be made, without one they cannot be opened.
+    let text = run(&bench, script, SecurityPolicy::default()).await;
+    assert_eq!(text.matches(" not permitted").count(), 3, "{text}");
+    assert!(text.ends_with("4\nnull 0\n"), "{text}");
+    bench.assert_clean();
+    let Some(bench) = bench_with(|options| options.user_ids(None)) else {
+        return;
+    };
     let text = run(&bench, script, SecurityPolicy::default()).await;
     assert_eq!(text.matches("Permission denied").count(), 3, "{text}");
     assert!(text.ends_with("4\nnull 0\n"), "{text}");

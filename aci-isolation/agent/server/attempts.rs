@@ -153,7 +153,9 @@ impl Server {
                 scratch: &scratch,
                 mounts: &mounts,
                 shm: &shm,
-                rootless: self.parts.users != Users::Host,
+                rootless: self.parts.users.rootless(),
+                users: &self.parts.users,
+                inside: self.parts.inside.as_ref(),
                 tty_group: !matches!(self.parts.users, Users::Single { .. }),
                 cgroup2: self
                     .parts
@@ -193,8 +195,7 @@ impl Server {
                 control,
                 ready: Some(ready),
             }),
-            root: None,
-            proc: None,
+            handles: None,
             meter,
             cgroup,
             procs,
@@ -229,10 +230,9 @@ impl Server {
         };
         self.unwatch(&ready);
         match init::hear(&ready) {
-            Said::Ready { root, proc } => {
+            Said::Ready(handles) => {
                 if let Some(container) = self.containers.get_mut(&name) {
-                    container.root = Some(root);
-                    container.proc = Some(proc);
+                    container.handles = Some(handles);
                     if container.phase != Phase::Building {
                         return;
                     }
@@ -350,8 +350,7 @@ impl Server {
             .as_ref()
             .and_then(|start| start.upper.clone());
         let init = container.init.take();
-        container.root = None;
-        container.proc = None;
+        container.handles = None;
         container.cgroup = None;
         container.procs.clear();
         container.meter = None;

@@ -16,6 +16,7 @@ use crate::process::{self, Birth, Streams};
 use crate::protocol::{Exit, Failure, Kind, Program, Reply, Users};
 use crate::root;
 use crate::sys::{self, Forked};
+use crate::users;
 
 impl Server {
     /// Starts the container's own program.
@@ -26,6 +27,8 @@ impl Server {
         let Some(start) = &container.start else {
             return Ok(());
         };
+        // A program may open its own standard streams again by name: they belong to the group.
+        let _owner = users::Owner::new(&self.parts.users);
         let null = || self.null.try_clone().map_err(internal("opening /dev/null"));
         let pipe = || -> Result<(OwnedFd, OwnedFd), Failure> {
             let (read, write) =
@@ -76,13 +79,17 @@ impl Server {
             )
         };
         let container = self.containers.get(name).ok_or_else(gone)?;
-        let (Some(init), Some(start)) = (&container.init, &container.start) else {
+        let (Some(handles), Some(start)) = (&container.handles, &container.start) else {
             return Err(gone());
         };
+        if container.init.is_none() {
+            return Err(gone());
+        }
         let (report, report_inner) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(root::failed("a pipe"))?;
         let birth = Birth {
-            init: init.pidfd.as_fd(),
+            handles,
+            inside: self.parts.inside.as_ref(),
             cgroups: &container.procs,
             program,
             env: if program.env.is_empty() {
@@ -96,7 +103,7 @@ impl Server {
             single_user: matches!(self.parts.users, Users::Single { .. }),
         };
         // Only children are affected: the agent itself stays in its pid namespace.
-        sys::setns(&init.pidfd, libc::CLONE_NEWPID).map_err(|_| gone())?;
+        sys::setns(&handles.pids, libc::CLONE_NEWPID).map_err(|_| gone())?;
         let cloned = sys::clone(0, container.cgroup.as_ref().map(AsFd::as_fd));
         let (pid, pidfd) = match cloned {
             Ok(Forked::Child) => process::become_program(birth),
@@ -164,12 +171,14 @@ impl Server {
                 )
             })?;
         let (streams, terminal) = if let Some(size) = program.terminal {
+            let _owner = users::Owner::new(&self.parts.users);
             let (outer, inner) = open_terminal(container, size)?;
             (Streams::Terminal(inner), Some(outer))
         } else {
             let three: [OwnedFd; 3] = fds
                 .try_into()
                 .map_err(|_| Failure::new(Kind::Invalid, "an exec needs three descriptors"))?;
+            users::give_pipes(&self.parts.users, &three);
             (Streams::Three(three), None)
         };
         let mut process = self.spawn(name, program, streams)?;
@@ -269,7 +278,7 @@ fn open_terminal(
     (rows, cols): (u16, u16),
 ) -> Result<(OwnedFd, OwnedFd), Failure> {
     let what = || root::failed("opening a terminal");
-    let Some(directory) = &container.root else {
+    let Some(directory) = container.handles.as_ref().map(|handles| &handles.root) else {
         return Err(Failure::new(Kind::NotFound, "the container is not running"));
     };
     let outer = rustix::fs::openat2(

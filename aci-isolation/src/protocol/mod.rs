@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 /// Grows with every change that an older side would misread.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Bytes that may be secret: never printed, wiped when dropped.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub(crate) struct CgroupPlan {
 pub(crate) enum Users {
     /// The host's own, as root.
     Host,
+    /// As root: a user namespace whose ids from 0 on are the host's from `first` on. The agent
+    /// stays outside of it.
+    Mapped { first: u32, count: u32 },
     /// A user namespace in which only user 0 exists: the caller.
     Single { uid: u32, gid: u32 },
     /// A user namespace with the caller as user 0 and further ranges from `/etc/subuid` and
@@ -68,6 +71,21 @@ pub(crate) enum Users {
         uids: (u32, u32),
         gids: (u32, u32),
     },
+}
+
+impl Users {
+    /// What user or group `id` of the sandbox is for the agent.
+    pub(crate) fn outside(&self, id: u32) -> u32 {
+        match self {
+            Self::Mapped { first, .. } => first.saturating_add(id),
+            _ => id,
+        }
+    }
+
+    /// Whether the agent is itself inside the sandbox's user namespace.
+    pub(crate) fn rootless(&self) -> bool {
+        matches!(self, Self::Single { .. } | Self::Ranges { .. })
+    }
 }
 
 /// The first message to an agent: what to become.
@@ -259,6 +277,8 @@ pub(crate) enum Kind {
     Unsupported,
     PermissionDenied,
     Unavailable,
+    /// A file system cannot show its files to a user namespace (mount_setattr(2)).
+    Unmappable,
     Internal,
 }
 

@@ -36,23 +36,36 @@ pub struct Bench {
 
 /// `None` (and a line that says why) where the test cannot run.
 pub fn bench() -> Option<Bench> {
+    bench_with(|options| options)
+}
+
+/// A bench with other options.
+pub fn bench_with(change: impl FnOnce(NamespacesOptions) -> NamespacesOptions) -> Option<Bench> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let root = directory.path().to_owned();
     if !lay_out(&root) {
         return None;
     }
-    let mut bench = bench_at(root)?;
+    let mut bench = open(root, change)?;
     bench.owned = Some(directory);
     Some(bench)
 }
 
 /// A bench over the directory of another one.
 pub fn bench_at(root: PathBuf) -> Option<Bench> {
+    open(root, |options| options)
+}
+
+fn open(
+    root: PathBuf,
+    change: impl FnOnce(NamespacesOptions) -> NamespacesOptions,
+) -> Option<Bench> {
     let unique = root.to_string_lossy().replace(['.', '/'], "");
     let options = NamespacesOptions::default()
         .state_dir(root.join("state"))
         .cgroup_parent(format!("aci-test-{unique}"));
+    let options = change(options);
     match Namespaces::new(options.clone()) {
         Ok(isolation) => Some(Bench {
             root,
@@ -101,7 +114,7 @@ pub fn lay_out(root: &Path) -> bool {
 
 const PROGRAMS: &str = "sh true false sleep cat echo id ls mount kill ps nc head yes stat seq dd env \
     tty stty grep mknod hostname ip mkdir touch pwd wc umount chmod ln rm tail tr date readlink \
-    find printf usleep timeout setsid";
+    find printf usleep timeout setsid chown unshare nsenter sort cut awk mkfifo";
 
 impl Bench {
     pub fn root(&self) -> &Path {

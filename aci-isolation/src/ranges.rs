@@ -1,0 +1,100 @@
+//! Which of the host's user ids the user namespace of each sandbox gets: its own 65,536.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use aci_core::id::SandboxId;
+
+/// As many ids as images use: 0 to 65535.
+pub(crate) const COUNT: u32 = 65_536;
+
+/// The file of a sandbox's directory that names its first id.
+const FILE: &str = "users";
+
+/// The ranges that this program's sandboxes have.
+#[derive(Debug)]
+pub(crate) struct Ranges {
+    first: u32,
+    slots: u32,
+    taken: Mutex<BTreeMap<u32, SandboxId>>,
+}
+
+impl Ranges {
+    /// Divides `ids` and sees what the sandboxes of a state directory have of it.
+    pub(crate) fn new(ids: &Range<u32>, state: &Path) -> Self {
+        let mut taken = BTreeMap::new();
+        for entry in fs::read_dir(state).into_iter().flatten().flatten() {
+            let first = fs::read_to_string(entry.path().join(FILE))
+                .ok()
+                .and_then(|text| text.trim().parse::<u32>().ok());
+            let id = entry.file_name().to_str().and_then(|id| id.parse().ok());
+            if let (Some(first), Some(id)) = (first, id) {
+                taken.insert(first, id);
+            }
+        }
+        Self {
+            first: ids.start,
+            slots: ids.end.saturating_sub(ids.start) / COUNT,
+            taken: Mutex::new(taken),
+        }
+    }
+
+    /// The first id of a range for a sandbox: decided by its id, so that several programs hardly
+    /// ever choose the same, and by what is taken. `None` if all are.
+    pub(crate) fn take(&self, id: &SandboxId) -> Option<u32> {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        let start = u32::try_from(hasher.finish() % u64::from(self.slots.max(1))).unwrap_or(0);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = (0..self.slots)
+            .map(|step| (start + step) % self.slots)
+            .map(|slot| self.first + slot * COUNT)
+            .find(|first| !taken.contains_key(first))?;
+        taken.insert(first, id.clone());
+        Some(first)
+    }
+
+    /// Records the choice beside the sandbox.
+    pub(crate) fn record(directory: &Path, first: u32) -> std::io::Result<()> {
+        fs::write(directory.join(FILE), format!("{first}\n"))
+    }
+
+    /// Gives a sandbox's range back.
+    pub(crate) fn release(&self, id: &SandboxId) {
+        self.taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, owner| owner != id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_do_not_overlap_and_are_known_again() {
+        let state = tempfile::tempdir().unwrap();
+        let ids = 600_000..600_000 + 3 * COUNT;
+        let ranges = Ranges::new(&ids, state.path());
+        let sandboxes: Vec<_> = (0..4).map(|_| SandboxId::generate("web")).collect();
+        let mut firsts = Vec::new();
+        for id in &sandboxes[..3] {
+            let first = ranges.take(id).unwrap();
+            assert!(ids.contains(&first) && ids.contains(&(first + COUNT - 1)));
+            fs::create_dir(state.path().join(id.as_str())).unwrap();
+            Ranges::record(&state.path().join(id.as_str()), first).unwrap();
+            firsts.push(first);
+        }
+        firsts.sort_unstable();
+        assert!(firsts.windows(2).all(|two| two[1] - two[0] >= COUNT));
+        assert_eq!(ranges.take(&sandboxes[3]), None);
+        ranges.release(&sandboxes[0]);
+        assert!(ranges.take(&sandboxes[3]).is_some());
+        assert_eq!(Ranges::new(&ids, state.path()).take(&sandboxes[3]), None);
+    }
+}
