@@ -30,6 +30,19 @@
 //! tests that try every route without a token read the same. Paths are matched without regard to
 //! case, and double slashes count as one, as ARM has it.
 //!
+//! # Exec and attach
+//!
+//! `POST .../exec` answers an address and a password, good for one WebSocket within two minutes. The
+//! password is the first frame, as the Azure CLI sends it, or the header `Authorization`; `attach`
+//! takes the header only. Then frames of a client, text or binary, are input; binary frames of the
+//! server are what the terminal shows. When the process ends, the server closes with code 1000.
+//!
+//! Two things are told beyond that, which older clients do not see. The reason of the closing frame
+//! is `{"exitCode":0}`, with `"signal":"SIGKILL"` after a signal. And a client that offers the
+//! subprotocol `exec.v1.container-groups` sends input in binary frames only; its text frames (after
+//! the password) are `{"resize":{"rows":50,"cols":132}}`, `{"signal":"SIGINT"}` or `{"eof":true}`,
+//! and the exit comes as a text frame, too. Unknown messages are left out.
+//!
 //! # What is kept
 //!
 //! Container groups are the engine's. Resource groups, profiles, deployments and asynchronous
@@ -41,12 +54,14 @@ mod auth;
 mod call;
 mod dispatch;
 mod error;
+mod exec;
 mod groups;
 mod options;
 mod provider;
 mod records;
 mod reply;
 mod route;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +70,9 @@ use std::sync::Arc;
 
 use aci_core::contract::ResourceStore;
 use aci_core::error::{Error, ErrorKind, Result};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::Engine;
 
@@ -65,6 +83,7 @@ pub use options::{ArmOptions, Rates};
 pub use route::{Route, Versions};
 
 use records::Records;
+use sessions::Sessions;
 
 /// What all handlers share.
 pub(crate) struct Front {
@@ -73,6 +92,11 @@ pub(crate) struct Front {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) records: Records,
     pub(crate) routes: Vec<Route>,
+    pub(crate) sessions: Sessions,
+    /// The WebSockets that are open.
+    pub(crate) streams: TaskTracker,
+    /// Ends them.
+    pub(crate) closing: CancellationToken,
 }
 
 impl fmt::Debug for Front {
@@ -142,6 +166,9 @@ impl ArmApiBuilder {
             authorizer: self.authorizer,
             records: Records::load(store).await?,
             routes: routes(),
+            sessions: Sessions::default(),
+            streams: TaskTracker::new(),
+            closing: CancellationToken::new(),
         });
         Ok(ArmApi { front })
     }
@@ -149,7 +176,7 @@ impl ArmApiBuilder {
 
 /// All routes. A path that is like several patterns goes to the one with fewer names.
 fn routes() -> Vec<Route> {
-    [provider::routes(), groups::routes()].concat()
+    [provider::routes(), groups::routes(), exec::routes()].concat()
 }
 
 impl ArmApi {
@@ -167,6 +194,17 @@ impl ArmApi {
     #[must_use]
     pub fn routes(&self) -> &[Route] {
         &self.front.routes
+    }
+
+    /// Ends what outlives requests: the WebSockets of exec and attach. Their processes see a hang-up;
+    /// groups are not touched. Call it beside stopping the listener.
+    ///
+    /// # Cancel safety
+    /// They end without the caller, too.
+    pub async fn close(&self) {
+        self.front.closing.cancel();
+        self.front.streams.close();
+        self.front.streams.wait().await;
     }
 
     /// The router: one service for all paths. Mount it at the root of a host, because clients know

@@ -12,6 +12,8 @@ mod logs;
 mod meter;
 mod notice;
 mod options;
+#[cfg(feature = "arm-api")]
+mod parts;
 mod probe;
 mod reopen;
 mod reply;
