@@ -23,7 +23,7 @@ use super::call::Call;
 use super::error::{ArmError, ArmResult};
 use super::route::{FIRST, Route, Versions};
 use super::sessions::{Session, Work};
-use super::{Front, groups, reply};
+use super::{Front, reply};
 use crate::{ContainerHandle, ExecOptions};
 
 /// The subprotocol that brings control messages; see the module `arm` on exec.

@@ -43,6 +43,13 @@
 //! the password) are `{"resize":{"rows":50,"cols":132}}`, `{"signal":"SIGINT"}` or `{"eof":true}`,
 //! and the exit comes as a text frame, too. Unknown messages are left out.
 //!
+//! # Metrics
+//!
+//! Running groups are measured every [`ArmOptions::measure_every`] and kept by the minute for 12
+//! hours and by the hour for 30 days, in memory. They are answered under
+//! `.../providers/Microsoft.Insights/metrics` as Azure Monitor does, and at `/metrics` for Prometheus
+//! (with a token that may read).
+//!
 //! # What is kept
 //!
 //! Container groups are the engine's. Resource groups, profiles, deployments and asynchronous
@@ -56,6 +63,7 @@ mod dispatch;
 mod error;
 mod exec;
 mod groups;
+mod monitor;
 mod options;
 mod provider;
 mod records;
@@ -82,6 +90,7 @@ pub use error::{ArmError, ArmResult};
 pub use options::{ArmOptions, Rates};
 pub use route::{Route, Versions};
 
+use monitor::Monitor;
 use records::Records;
 use sessions::Sessions;
 
@@ -93,6 +102,9 @@ pub(crate) struct Front {
     pub(crate) records: Records,
     pub(crate) routes: Vec<Route>,
     pub(crate) sessions: Sessions,
+    pub(crate) monitor: Arc<Monitor>,
+    /// Metrics of the embedder's, to stand beside the groups' at `/metrics`.
+    pub(crate) exposition: Option<Exposition>,
     /// The WebSockets that are open.
     pub(crate) streams: TaskTracker,
     /// Ends them.
@@ -114,14 +126,26 @@ pub struct ArmApi {
     front: Arc<Front>,
 }
 
+/// More metrics in the text form of Prometheus.
+type Exposition = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// Puts a front together.
 #[must_use]
-#[derive(Debug)]
 pub struct ArmApiBuilder {
     engine: Engine,
     options: ArmOptions,
     authorizer: Arc<dyn Authorizer>,
     store: Option<Arc<dyn ResourceStore>>,
+    exposition: Option<Exposition>,
+}
+
+impl fmt::Debug for ArmApiBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArmApiBuilder")
+            .field("options", &self.options)
+            .field("authorizer", &self.authorizer)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ArmApiBuilder {
@@ -135,6 +159,13 @@ impl ArmApiBuilder {
     /// Who may do what. Default: [`Closed`], so nobody.
     pub fn authorizer(mut self, authorizer: impl Authorizer + 'static) -> Self {
         self.authorizer = Arc::new(authorizer);
+        self
+    }
+
+    /// Metrics of the embedder's own in the text form of Prometheus, such as what its recorder of
+    /// the `metrics` facade renders; they stand beside the groups' at `/metrics`.
+    pub fn exposition(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.exposition = Some(Arc::new(render));
         self
     }
 
@@ -167,16 +198,27 @@ impl ArmApiBuilder {
             records: Records::load(store).await?,
             routes: routes(),
             sessions: Sessions::default(),
+            monitor: Arc::default(),
+            exposition: self.exposition,
             streams: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
+        if let Some(every) = front.options.measure_every {
+            front.monitor.start(&front.engine, every);
+        }
         Ok(ArmApi { front })
     }
 }
 
 /// All routes. A path that is like several patterns goes to the one with fewer names.
 fn routes() -> Vec<Route> {
-    [provider::routes(), groups::routes(), exec::routes()].concat()
+    [
+        provider::routes(),
+        groups::routes(),
+        exec::routes(),
+        monitor::routes(),
+    ]
+    .concat()
 }
 
 impl ArmApi {
@@ -187,6 +229,7 @@ impl ArmApi {
             options: ArmOptions::default(),
             authorizer: Arc::new(Closed),
             store: None,
+            exposition: None,
         }
     }
 

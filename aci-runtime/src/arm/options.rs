@@ -33,6 +33,8 @@ pub struct ArmOptions {
     pub delete_patience: Duration,
     /// Requests that one subscription may make.
     pub rates: Rates,
+    /// How often running groups are measured for their metrics. Default: 15 s. `None`: never.
+    pub measure_every: Option<Duration>,
 }
 
 impl Default for ArmOptions {
@@ -51,6 +53,7 @@ impl Default for ArmOptions {
             retry_after: 1,
             delete_patience: Duration::from_secs(20),
             rates: Rates::default(),
+            measure_every: Some(Duration::from_secs(15)),
         }
     }
 }

@@ -15,6 +15,9 @@ use aci_core::lifecycle::{Command, GroupState, ProvisioningState};
 use aci_core::model::{ContainerGroup, ContainerInstanceView, Secret};
 use aci_core::time::Timestamp;
 
+#[cfg(feature = "arm-api")]
+use aci_core::contract::SandboxStats;
+
 use super::actor::{Member, Snapshot, Wish};
 use super::notice::Notices;
 use super::{Shared, act, closed, compose, guard, lock, logs, not_found, reply};
@@ -414,6 +417,12 @@ impl Group {
             containers,
             network: stats.network,
         })
+    }
+
+    /// What the containers have counted so far; unlike [`Group::usage`] it compares with nothing.
+    #[cfg(feature = "arm-api")]
+    pub(crate) async fn stats(&self) -> Result<SandboxStats> {
+        guard::caught("sandbox.stats", self.sandbox()?.stats()).await
     }
 
     /// Connects to a TCP port inside the group, over its own network.
