@@ -16,7 +16,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::cgroup::tree;
-use crate::protocol::{Boot, Bounds, Failure, Kind, Reply, Source, Users, VERSION, frame, socket};
+use crate::protocol::{Boot, Bounds, CgroupPlan, Failure, Kind, Reply, Source, Users, VERSION, frame, socket};
 use crate::root::failed;
 use crate::server::Server;
 use crate::sys::{self, Forked};
@@ -117,7 +117,7 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
         namespaces |= libc::CLONE_NEWUSER;
     }
     let (mapped_read, mapped_write) = io::pipe().map_err(io_failure("a pipe"))?;
-    match sys::clone(namespaces, None).map_err(explain_namespaces)? {
+    match in_agents_cgroup(boot.cgroup.as_ref(), namespaces)? {
         Forked::Child => {
             drop(mapped_write);
             let mut byte = [0; 1];
@@ -163,6 +163,35 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
                 .write_all(b"+")
                 .map_err(io_failure("starting the agent"))
         }
+    }
+}
+
+/// Makes the agent in the cgroup of all agents: in v1 hierarchies this process joins first and the
+/// agent inherits, in the v2 hierarchy it is born there. The last agent of another program may
+/// remove the cgroup in between; once this process is in, nobody can.
+fn in_agents_cgroup(plan: Option<&CgroupPlan>, namespaces: i32) -> Result<Forked, Failure> {
+    let what = || io_failure("making the agents' cgroup");
+    let mut tries = 0;
+    loop {
+        let joined = plan.map_or(Ok(None), |plan| {
+            tree::create(plan, tree::AGENTS, &Bounds::default(), true, false)?;
+            tree::join(plan, tree::AGENTS)
+        });
+        let gone = |error: &io::Error| {
+            let gone = error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ENODEV);
+            gone && tries < 100
+        };
+        match joined {
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(what()(error)),
+            Ok(directory) => match sys::clone(namespaces, directory.as_ref().map(AsFd::as_fd)) {
+                Err(error) if directory.is_some() && gone(&error) => {}
+                Err(error) => return Err(explain_namespaces(error)),
+                Ok(forked) => return Ok(forked),
+            },
+        }
+        tries += 1;
     }
 }
 
@@ -271,7 +300,6 @@ fn become_agent(boot: Boot, users: Option<OwnedFd>) -> Result<(Server, OwnedFd),
         .map_err(failed("setting the host name"))?;
     set_up_network(&boot)?;
     if let Some(plan) = &boot.cgroup {
-        join_agents(plan).map_err(io_failure("making the agents' cgroup"))?;
         tree::create(plan, &boot.id, &boot.bounds, false, false)
             .map_err(io_failure("making the group's cgroup"))?;
     }
@@ -305,13 +333,6 @@ fn become_agent(boot: Boot, users: Option<OwnedFd>) -> Result<(Server, OwnedFd),
     Ok((server, again))
 }
 
-fn join(plan: &crate::protocol::CgroupPlan) -> io::Result<()> {
-    for directory in tree::directories(plan, tree::AGENTS) {
-        std::fs::write(directory.join("cgroup.procs"), "0")?;
-    }
-    Ok(())
-}
-
 fn set_up_network(boot: &Boot) -> Result<(), Failure> {
     let socket = rustix::net::socket_with(
         AddressFamily::INET,
@@ -336,20 +357,6 @@ fn set_up_network(boot: &Boot) -> Result<(), Failure> {
 
 /// The sandbox's volumes by name: where the agent sees them, and whether they are read-only.
 pub(crate) type Volumes = BTreeMap<String, (PathBuf, bool)>;
-
-/// Makes the cgroup of all agents and joins it. The last agent of another program may remove it in
-/// between; once this one is in, nobody can.
-fn join_agents(plan: &crate::protocol::CgroupPlan) -> io::Result<()> {
-    let mut tries = 0;
-    loop {
-        let joined = tree::create(plan, tree::AGENTS, &Bounds::default(), true, false)
-            .and_then(|()| join(plan));
-        match joined {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 100 => tries += 1,
-            other => return other,
-        }
-    }
-}
 
 /// Mounts the volumes once, where only the agent's mount namespace has them.
 fn make_volumes(boot: &Boot, users: Option<&OwnedFd>) -> Result<(Volumes, PathBuf), Failure> {

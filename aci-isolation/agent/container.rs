@@ -51,7 +51,7 @@ pub(crate) struct Container {
     pub(crate) init: Option<Init>,
     pub(crate) handles: Option<Handles>,
     pub(crate) meter: Option<Meter>,
-    /// The v2 directory to start processes in, and `cgroup.procs` of the v1 directories.
+    /// The v2 directory to start processes in, and `tasks` of the v1 directories.
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) procs: Vec<OwnedFd>,
     pub(crate) main: Option<u64>,

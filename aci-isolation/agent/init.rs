@@ -16,7 +16,7 @@ use crate::{process, sys, users};
 /// What the agent leaves to the init besides the recipe.
 pub(crate) struct Cradle<'a> {
     pub(crate) recipe: Recipe<'a>,
-    /// `cgroup.procs` of the container in each v1 hierarchy.
+    /// [`tree::JOIN_V1`](crate::cgroup::tree::JOIN_V1) of the container in each v1 hierarchy.
     pub(crate) cgroups: &'a [OwnedFd],
     /// A socket: takes [`READY`] with the root's and /proc's descriptors, or a failure.
     pub(crate) ready: OwnedFd,

@@ -30,7 +30,7 @@ pub(crate) struct Birth<'a> {
     pub(crate) handles: &'a Handles,
     /// The sandbox's user namespace, if the agent is outside of it.
     pub(crate) inside: Option<&'a OwnedFd>,
-    /// `cgroup.procs` of the container in each v1 hierarchy.
+    /// [`tree::JOIN_V1`](crate::cgroup::tree::JOIN_V1) of the container in each v1 hierarchy.
     pub(crate) cgroups: &'a [OwnedFd],
     pub(crate) program: &'a Program,
     pub(crate) env: &'a [Hidden],
@@ -70,8 +70,7 @@ pub(crate) fn report(pipe: BorrowedFd<'_>, failure: &Failure) {
 enum Never {}
 
 fn prepare(birth: &Birth<'_>) -> Result<Never, Failure> {
-    sys::reset_signals();
-    // "0" means the writer itself (cgroup-v1/cgroups.rst).
+    sys::signals_of_a_program();
     for file in birth.cgroups {
         rustix::io::write(file, b"0").map_err(root::failed("joining the container's cgroup"))?;
     }

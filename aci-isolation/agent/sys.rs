@@ -484,14 +484,27 @@ pub(crate) fn signal_descriptor(signal: c_int) -> io::Result<OwnedFd> {
 
 /// Unblocks every signal and gives all of them their default effect.
 pub(crate) fn reset_signals() {
-    // SAFETY: plain calls with an initialised set; unknown signal numbers only give an error.
+    unblock_signals();
+    for number in 1..=64 {
+        // SAFETY: SIG_DFL is no handler function; unknown signal numbers only give an error.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
+/// Gives a child of the agent what a program expects: the agent itself blocks SIGCHLD and ignores
+/// SIGPIPE.
+pub(crate) fn signals_of_a_program() {
+    unblock_signals();
+    // SAFETY: SIG_DFL is no handler function.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+fn unblock_signals() {
+    // SAFETY: plain calls with a set that sigemptyset initialises before use.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
-        for number in 1..=64 {
-            libc::signal(number, libc::SIG_DFL);
-        }
     }
 }
 

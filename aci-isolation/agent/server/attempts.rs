@@ -95,12 +95,8 @@ impl Server {
             tree::create(plan, &path, &start.bounds, true, true)
                 .map_err(internal("making the container's cgroup"))?;
             for directory in tree::directories(plan, &path) {
-                let is_v2 = plan
-                    .v2
-                    .as_ref()
-                    .is_some_and(|point| directory.starts_with(point));
                 let what = || root::failed(format!("opening {}", directory.display()));
-                if is_v2 {
+                if tree::is_v2(plan, &directory) {
                     cgroup = Some(
                         rustix::fs::open(
                             &directory,
@@ -112,7 +108,7 @@ impl Server {
                 } else {
                     procs.push(
                         rustix::fs::open(
-                            directory.join("cgroup.procs"),
+                            directory.join(tree::JOIN_V1),
                             OFlags::WRONLY | OFlags::CLOEXEC,
                             Mode::empty(),
                         )

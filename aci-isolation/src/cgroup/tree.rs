@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,12 @@ use crate::protocol::{Bounds, CgroupPlan};
 
 /// The cgroup of all agents; no sandbox id contains an underscore.
 pub(crate) const AGENTS: &str = "_agents";
+
+/// The file of a v1 directory that a single-threaded process joins by writing "0"
+/// (cgroup-v1/cgroups.rst). A write to
+/// `cgroup.procs` stops all forks and exits of the machine, which waits for an RCU grace period (8 to
+/// 12 ms after a pause); for the writing thread alone the kernel needs no such stop (since 5.4).
+pub(crate) const JOIN_V1: &str = "tasks";
 
 /// The v2 controllers that sandboxes want.
 const WANTED: [&str; 4] = ["cpu", "memory", "pids", "io"];
@@ -81,6 +88,27 @@ pub(crate) fn create(
         }
     }
     Ok(())
+}
+
+/// Moves this single-threaded process into a cgroup of every v1 hierarchy and gives the directory of
+/// the v2 hierarchy, for children to be born in (clone3(2), CLONE_INTO_CGROUP): moving a process
+/// there would stop all forks and exits of the machine, see [`JOIN_V1`].
+pub(crate) fn join(plan: &CgroupPlan, path: &str) -> io::Result<Option<OwnedFd>> {
+    let mut v2 = None;
+    for directory in directories(plan, path) {
+        if is_v2(plan, &directory) {
+            v2 = Some(File::open(&directory)?.into());
+        } else {
+            fs::write(directory.join(JOIN_V1), "0")?;
+        }
+    }
+    Ok(v2)
+}
+
+/// Whether a directory is one of the v2 hierarchy.
+pub(crate) fn is_v2(plan: &CgroupPlan, directory: &Path) -> bool {
+    let point = plan.v2.as_ref();
+    point.is_some_and(|point| directory.starts_with(point))
 }
 
 /// Lets the children of a v2 directory have its controllers; what cannot be had is found out when
