@@ -45,7 +45,7 @@
 //!
 //! Registries are asked directly, not through a proxy, and credentials come from the pull request
 //! alone, not from Docker's `config.json`. What a broken-off pull fetched of a blob is kept for its
-//! next try within the same pull only. Layers are directory trees, not EROFS images; layers
+//! next try within the same pull only. Layers
 //! compressed with zstd are refused. Nothing compares the speed with other programs yet.
 //!
 //! # What it tells
@@ -83,7 +83,8 @@ mod volume;
 
 pub use host::HostImage;
 pub use image::{
-    Digest, Freed, ImportOptions, OciImages, OciImagesOptions, Platform, Reference, Usage,
+    Digest, Freed, ImportOptions, LayerFormat, LayerSupport, OciImages, OciImagesOptions, Platform,
+    Reference, Usage,
 };
 pub use registry::{Registries, TlsRoots};
 pub use volume::{EmptyDirs, Secrets};

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use aci_core::contract::{ImageStore as _, PullPolicy, PullRequest};
 use aci_core::error::ErrorKind;
-use aci_storage::OciImages;
+use aci_storage::{LayerFormat, OciImages};
 use common::*;
 
 fn count(dir: &Path) -> usize {
@@ -96,7 +96,7 @@ async fn content_goes_with_its_last_user() {
     assert!(images.get("one:again").await.is_err());
     // In use, so still there; and not to be used anew.
     assert_eq!(images.usage().await.unwrap(), usage);
-    assert!(layer_dirs(&root).iter().all(|dir| dir.exists()));
+    assert!(layer_paths(&root).iter().all(|layer| layer.exists()));
     let error = images.prepare(&one.digest, &key("new")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 
@@ -192,48 +192,111 @@ async fn what_a_crash_leaves_does_not_stop_the_next_program() {
 
 #[tokio::test]
 async fn layers_that_were_not_flushed_before_the_machine_stopped_are_unpacked_again() {
-    let store = store();
-    let layout = Layout::of(store.dir.path().join("in"), &[layer(&[("a", "1")])]);
-    let image = store
-        .images
-        .import_layout(&layout.dir, "x:1")
-        .await
-        .unwrap();
-    let tree = layer_dirs(&prepare(&store.images, &image).await)[0].clone();
-    let place = tree.parent().unwrap().to_owned();
-    let dir = store.images.dir().to_owned();
-    // Flushing goes on in the background.
-    for _ in 0..600 {
-        if place.join("flushed").exists() {
-            break;
+    for format in formats() {
+        let store = store_of(Some(format));
+        let layout = Layout::of(store.dir.path().join("in"), &[layer(&[("a", "1")])]);
+        let image = store
+            .images
+            .import_layout(&layout.dir, "x:1")
+            .await
+            .unwrap();
+        let kept = layer_paths(&prepare(&store.images, &image).await)[0].clone();
+        let place = kept.parent().unwrap().to_owned();
+        let dir = store.images.dir().to_owned();
+        // Flushing goes on in the background.
+        for _ in 0..600 {
+            if place.join("flushed").exists() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        drop(store.images);
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let note = std::fs::read_to_string(place.join("layer.json")).unwrap();
+        assert!(note.contains(boot.trim()));
+        std::fs::write(
+            place.join("layer.json"),
+            note.replace(boot.trim(), "an earlier boot"),
+        )
+        .unwrap();
+        // As a crash leaves files.
+        let file = if kept.is_dir() { kept.join("a") } else { kept };
+        std::fs::write(file, "").unwrap();
+
+        // Flushed: trusted after all.
+        let open = || OciImages::open_with(&dir, options(Some(format))).unwrap();
+        drop(open());
+        assert!(place.exists());
+
+        std::fs::remove_file(place.join("flushed")).unwrap();
+        let images = open();
+        assert!(!place.exists());
+        let request = PullRequest {
+            reference: "x:1".into(),
+            login: None,
+            policy: PullPolicy::Never,
+        };
+        images.pull(request, None).await.unwrap();
+        let dirs = layer_dirs(&prepare(&images, &image).await);
+        assert_eq!(std::fs::read(dirs[0].join("a")).unwrap(), b"1");
     }
+}
+
+/// A store whose program lost or gained the ability to mount EROFS images.
+#[tokio::test]
+async fn layers_of_the_other_format_stay_for_those_who_use_them() {
+    if formats().len() < 2 {
+        return;
+    }
+    let store = store_of(Some(LayerFormat::Directories));
+    let dir = store.images.dir().to_owned();
+    let mut images = Vec::new();
+    for n in ["1", "2"] {
+        let layout = Layout::of(store.dir.path().join(n), &[layer(&[("a", n)])]);
+        let name = format!("x:{n}");
+        images.push(store.images.import_layout(&layout.dir, name.as_str()).await);
+    }
+    let used = images.remove(0).unwrap();
+    let root = prepare(&store.images, &used).await;
+    let trees = dir.join("layers/root");
+    assert_eq!(count(&trees), 2);
     drop(store.images);
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    let note = std::fs::read_to_string(place.join("layer.json")).unwrap();
-    assert!(note.contains(boot.trim()));
-    std::fs::write(
-        place.join("layer.json"),
-        note.replace(boot.trim(), "an earlier boot"),
-    )
-    .unwrap();
-    std::fs::write(tree.join("a"), "").unwrap(); // as a crash leaves files
 
-    // Flushed: trusted after all.
-    drop(OciImages::open(&dir).unwrap());
-    assert!(place.exists());
+    let again = OciImages::open_with(&dir, options(Some(LayerFormat::Erofs))).unwrap();
+    again.collect_garbage().await.unwrap();
+    // That of the container which still runs on it; the other one is made anew when needed.
+    assert_eq!(count(&trees), 1);
+    assert!(layer_paths(&root).iter().all(|layer| layer.exists()));
+    let new = again.prepare(&used.digest, &key("new")).await.unwrap();
+    assert_eq!(std::fs::read(layer_dirs(&new)[0].join("a")).unwrap(), b"1");
+    for name in ["c", "new"] {
+        again.release(&key(name)).await.unwrap();
+    }
+    again.collect_garbage().await.unwrap();
+    assert_eq!(count(&trees), 0);
+    assert_eq!(count(&dir.join("layers/erofs")), 1);
+}
 
-    std::fs::remove_file(place.join("flushed")).unwrap();
-    let images = OciImages::open(&dir).unwrap();
-    assert!(!place.exists());
-    let request = PullRequest {
-        reference: "x:1".into(),
-        login: None,
-        policy: PullPolicy::Never,
-    };
-    images.pull(request, None).await.unwrap();
-    assert_eq!(std::fs::read(tree.join("a")).unwrap(), b"1");
+#[tokio::test]
+async fn the_format_of_layers_is_told_and_not_forced() {
+    let images = store().images;
+    let support = images.layer_support();
+    match &support.no_erofs {
+        None => assert_eq!(support.format, LayerFormat::Erofs),
+        Some(why) => {
+            assert_eq!(support.format, LayerFormat::Directories);
+            assert!(why.contains("EROFS"), "{why}");
+            let dir = tempfile::tempdir().unwrap();
+            let options = options(Some(LayerFormat::Erofs));
+            let error = OciImages::open_with(dir.path().join("images"), options).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.message().contains(why), "{error}");
+            assert!(error.next_step().is_some());
+        }
+    }
+    let directories = store_of(Some(LayerFormat::Directories));
+    let support = directories.images.layer_support();
+    assert_eq!(support.format, LayerFormat::Directories);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

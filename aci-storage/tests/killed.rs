@@ -8,11 +8,18 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use aci_core::contract::{ImageStore as _, PullPolicy, PullRequest};
-use aci_storage::OciImages;
+use aci_storage::{LayerFormat, OciImages};
 use common::*;
 
 /// Where the program that is to be killed works; set for it alone.
 const PLACE: &str = "ACI_STORAGE_KILLED_PLACE";
+
+/// Which layers it makes; set with the place.
+const FORMAT: &str = "ACI_STORAGE_KILLED_FORMAT";
+
+fn open(place: &Path, format: LayerFormat) -> OciImages {
+    OciImages::open_with(place.join("images"), options(Some(format))).unwrap()
+}
 
 /// Imports, prepares, releases and removes for ever.
 #[tokio::test]
@@ -21,7 +28,11 @@ async fn works_until_it_is_killed() {
         return; // only of use to the other test
     };
     let place = Path::new(&place);
-    let images = OciImages::open(place.join("images")).unwrap();
+    let format = match std::env::var(FORMAT).as_deref() {
+        Ok("Erofs") => LayerFormat::Erofs,
+        _ => LayerFormat::Directories,
+    };
+    let images = open(place, format);
     for round in 0.. {
         let name = format!("x:{}", round % 3);
         let dir = place.join(format!("in{}", round % 2));
@@ -39,7 +50,18 @@ async fn works_until_it_is_killed() {
 }
 
 #[tokio::test]
-async fn a_killed_program_leaves_a_whole_store() {
+async fn a_killed_program_leaves_a_whole_store_of_directories() {
+    killed(LayerFormat::Directories).await;
+}
+
+#[tokio::test]
+async fn a_killed_program_leaves_a_whole_store_of_images() {
+    if formats().contains(&LayerFormat::Erofs) {
+        killed(LayerFormat::Erofs).await;
+    }
+}
+
+async fn killed(format: LayerFormat) {
     let place = tempfile::tempdir().unwrap();
     let files: Vec<String> = (0..60).map(|n| format!("dir{}/file{n}", n % 7)).collect();
     let files: Vec<_> = files
@@ -55,6 +77,7 @@ async fn a_killed_program_leaves_a_whole_store() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["works_until_it_is_killed", "--exact", "--test-threads=1"])
             .env(PLACE, place.path())
+            .env(FORMAT, format!("{format:?}"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -66,7 +89,7 @@ async fn a_killed_program_leaves_a_whole_store() {
         child.kill().unwrap();
         assert!(child.wait().unwrap().code().is_none(), "it ended by itself");
 
-        let images = OciImages::open(place.path().join("images")).unwrap();
+        let images = open(place.path(), format);
         for below in ["tmp", "trash"] {
             assert_eq!(
                 std::fs::read_dir(images.dir().join(below)).unwrap().count(),

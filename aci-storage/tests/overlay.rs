@@ -51,7 +51,12 @@ fn in_merged(root: &RootFs, at: &Path, script: &str) -> Option<String> {
 
 #[tokio::test]
 async fn deletions_hide_what_is_below() {
-    let store = store();
+    for format in formats() {
+        hide(store_of(Some(format))).await;
+    }
+}
+
+async fn hide(store: Store) {
     let layers = [
         layer(&[
             ("etc/", ""),
@@ -94,7 +99,12 @@ async fn deletions_hide_what_is_below() {
 
 #[tokio::test]
 async fn release_deletes_whatever_a_container_left() {
-    let store = store();
+    for format in formats() {
+        leave(store_of(Some(format))).await;
+    }
+}
+
+async fn leave(store: Store) {
     let layout = Layout::of(
         store.dir.path().join("in"),
         &[layer(&[("etc/conf", "1"), ("a/b", "2")])],

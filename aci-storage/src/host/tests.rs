@@ -4,6 +4,7 @@ use std::process::Command;
 use aci_core::contract::{ImageStore as _, Layer, RootFsKey};
 
 use super::*;
+use crate::{LayerFormat, OciImagesOptions};
 
 struct Store {
     images: OciImages,
@@ -12,7 +13,12 @@ struct Store {
 
 fn store() -> Store {
     let dir = tempfile::tempdir().unwrap();
-    let images = OciImages::open(dir.path().join("images")).unwrap();
+    // Programs are run in the layer itself.
+    let options = OciImagesOptions {
+        layer_format: Some(LayerFormat::Directories),
+        ..OciImagesOptions::default()
+    };
+    let images = OciImages::open_with(dir.path().join("images"), options).unwrap();
     Store { images, dir }
 }
 

@@ -127,7 +127,12 @@ impl Inner {
                 .all()
                 .map(|tagged| tagged.manifest.digest)
                 .collect();
-            images.extend(self.digests_in_use()?);
+            let in_use = self.digests_in_use()?;
+            let mut mounted = HashSet::new();
+            for digest in &in_use {
+                mounted.extend(self.record(&mut state, digest)?.parts());
+            }
+            images.extend(in_use);
             // A pinned image keeps its parts.
             let pinned = state.pins.keys().filter(|d| state.records.contains_key(d));
             images.extend(pinned.copied());
@@ -147,6 +152,12 @@ impl Inner {
             for diff_id in self.trees.list()? {
                 if !live.contains(&diff_id) {
                     graves.extend(self.trees.remove(&diff_id, &self.graves)?);
+                    freed.layers += 1;
+                }
+            }
+            for (diff_id, place) in self.trees.others()? {
+                if !mounted.contains(&diff_id) {
+                    graves.extend(self.graves.bury(&place)?);
                     freed.layers += 1;
                 }
             }

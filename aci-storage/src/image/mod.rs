@@ -30,4 +30,6 @@ pub(crate) use manifest::{
 };
 pub(crate) use progress::Teller;
 pub(crate) use store::{Inner, not_accessible};
+pub use trees::{LayerFormat, LayerSupport};
+
 pub(crate) use trees::lock;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use aci_core::contract::{Layer, RootFs, RootFsKey};
+use aci_core::contract::{RootFs, RootFsKey};
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
 
@@ -54,30 +54,30 @@ impl Inner {
         // Usually they are; after a crash of the machine they may have been taken away.
         self.ensure_layers(&record, None)?;
         let layers = stack(&record.config.rootfs.diff_ids);
-        let Some(top) = layers.first().map(|top| self.trees.tree(top)) else {
+        let Some(top) = layers.first() else {
             return Err(not_accessible("images.prepare", &digest.to_string()));
         };
         let before = self.graves.bury(&place)?;
-        self.make_root(&place, &digest, &top)
+        self.make_root(&place, &digest, top)
             .map_err(|e| fail::io("images.prepare", "make it", &place, e))?;
         before.map_or(Ok(()), Grave::empty)?;
         metrics::counter!("aci_storage_roots_prepared_total").increment(1);
         Ok(RootFs {
             layers: layers
                 .iter()
-                .map(|diff_id| Layer::Directory(self.trees.tree(diff_id)))
+                .map(|diff_id| self.trees.layer(diff_id))
                 .collect(),
             upper: Some((place.join("upper"), place.join("work"))),
         })
     }
 
     /// Makes the directories of a root file system, all at once.
-    fn make_root(&self, place: &Path, image: &Digest, top: &Path) -> io::Result<()> {
+    fn make_root(&self, place: &Path, image: &Digest, top: &Digest) -> io::Result<()> {
         let draft = self.graves.place();
         fs::create_dir(&draft)?;
         fs::write(draft.join(IMAGE), image.to_string())?;
         fs::create_dir(draft.join("work"))?;
-        make_upper(&draft.join("upper"), top)?;
+        make_upper(&draft.join("upper"), self.trees.root_owner_and_mode(top)?)?;
         loop {
             if let Some(sandbox) = place.parent() {
                 fs::create_dir_all(sandbox)?;
@@ -178,15 +178,13 @@ fn stack(diff_ids: &[Digest]) -> Vec<Digest> {
 }
 
 /// The directory for writes; mode and owner of the merged `/` are those of this one.
-fn make_upper(upper: &Path, top: &Path) -> io::Result<()> {
-    let like = fs::metadata(top)?;
+fn make_upper(upper: &Path, (uid, gid, mode): (u32, u32, u32)) -> io::Result<()> {
     fs::create_dir(upper)?;
-    fs::set_permissions(upper, fs::Permissions::from_mode(like.mode() & 0o7777))?;
     let mine = fs::metadata(upper)?;
-    if (mine.uid(), mine.gid()) != (like.uid(), like.gid()) {
-        chown(upper, Some(like.uid()), Some(like.gid()))?;
+    if (mine.uid(), mine.gid()) != (uid, gid) {
+        chown(upper, Some(uid), Some(gid))?;
     }
-    Ok(())
+    fs::set_permissions(upper, fs::Permissions::from_mode(mode))
 }
 
 #[cfg(test)]

@@ -19,9 +19,9 @@ use super::manifest::{ConfigFile, Descriptor, Document, Manifest};
 use super::platform::Platform;
 use super::progress::Teller;
 use super::reference::Reference;
-use super::trees::{Trees, lock};
+use super::trees::{LayerFormat, LayerSupport, Trees, lock};
 use crate::fail::{self, blocking};
-use crate::layer::{Form, UnpackLimits};
+use crate::layer::UnpackLimits;
 use crate::registry::{self, Connector, Registries};
 use crate::tree::{Graveyard, make_private_dir};
 use crate::turns::{Turn, Turns};
@@ -36,6 +36,9 @@ pub struct OciImagesOptions {
     pub limits: UnpackLimits,
     /// Which registries are asked for images that are not in the store.
     pub registries: Registries,
+    /// What layers become. Default: EROFS images where they can be mounted, else directories;
+    /// [`OciImages::layer_support`] tells which.
+    pub layer_format: Option<LayerFormat>,
 }
 
 /// Images in a directory.
@@ -57,8 +60,12 @@ pub struct OciImagesOptions {
 /// that names like `local/web:1` need no registry; `remove` it to have it pulled. References by
 /// digest never ask for what is there.
 ///
-/// It works for any user. Without the right to change owners, all files of layers belong to the
-/// user that runs this, and overlayfs is to be mounted with `userxattr`; see [`crate::layer`].
+/// It works for any user. As root, where the kernel mounts EROFS images from files, each layer is
+/// one; otherwise it is a directory tree. Without the right to change owners, all files of layers
+/// belong to the user that runs this, and overlayfs is to be mounted with `userxattr`; see
+/// [`crate::layer`]. If the format changes (another kernel, another user), layers are unpacked anew
+/// from their blobs when they are needed, and those of the old format go with the last container on
+/// them.
 #[derive(Clone, Debug)]
 pub struct OciImages {
     pub(crate) inner: Arc<Inner>,
@@ -110,7 +117,8 @@ impl OciImages {
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) if another program (or another value in this one) has it
     /// open; [`Corrupt`](ErrorKind::Corrupt) for an unreadable index;
-    /// [`Unsupported`](ErrorKind::Unsupported) if a newer version wrote it;
+    /// [`Unsupported`](ErrorKind::Unsupported) if a newer version wrote it, or for a layer format
+    /// that was asked for and cannot be mounted here;
     /// [`PermissionDenied`](ErrorKind::PermissionDenied), [`Internal`](ErrorKind::Internal).
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(dir, OciImagesOptions::default())
@@ -133,13 +141,12 @@ impl OciImages {
         let _ = graves.bury(&tmp)?;
         make_private_dir(&tmp)?;
         make_private_dir(&dir.join("rootfs"))?;
-        let form =
-            Form::probe(&tmp).map_err(|e| fail::io("images.open", "write to it", &tmp, e))?;
         let blobs = Blobs::open(&dir, &tmp)?;
         let references = References::open(&dir, &tmp)?;
-        let trees = Trees::open(&dir, &tmp, form, &graves)?;
+        let trees = Trees::open(&dir, &tmp, options.layer_format, &graves)?;
         graves.empty()?;
-        tracing::debug!(dir = %dir.display(), form = form.name(), "image store opened");
+        let support = trees.support();
+        tracing::debug!(dir = %dir.display(), layers = ?support.format, no_erofs = ?support.no_erofs, "image store opened");
         Ok(Self {
             inner: Arc::new(Inner {
                 dir,
@@ -164,6 +171,12 @@ impl OciImages {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.inner.dir
+    }
+
+    /// What layers become here, and what keeps them from being EROFS images if something does.
+    #[must_use]
+    pub fn layer_support(&self) -> &LayerSupport {
+        self.inner.trees.support()
     }
 }
 

@@ -1,26 +1,62 @@
-//! Layers as directory trees, unpacked once for each digest.
+//! Unpacked layers, directory trees or EROFS images, one for each digest.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aci_core::error::Result;
+use aci_core::contract::Layer;
+use aci_core::error::{Error, ErrorKind, Result};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::content::Blobs;
 use super::digest::Digest;
 use crate::fail;
-use crate::layer::{Form, UnpackLimits, Unpacked, unpack};
+use crate::layer::{
+    Destination, Form, UnpackLimits, Unpacked, probe_erofs, root_owner_and_mode, unpack,
+};
 use crate::tree::{Grave, Graveyard, make_private_dir};
 
-/// The unpacked layers of a store, for one form of writing them.
+/// What unpacked layers are on disk.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerFormat {
+    /// A directory tree for each layer, which every kernel and every user can mount.
+    Directories,
+    /// One EROFS image for each layer, mounted from its file. Unpacking makes one file instead of
+    /// thousands. It takes Linux 6.12 with `CONFIG_EROFS_FS_BACKED_BY_FILE`, and root of the initial
+    /// user namespace.
+    Erofs,
+}
+
+/// In which format a store unpacks layers.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerSupport {
+    /// The format.
+    pub format: LayerFormat,
+    /// Why EROFS images cannot be mounted here, and what would help; `None` if they can.
+    pub no_erofs: Option<String>,
+}
+
+/// What decides how a layer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Directory(Form),
+    Image,
+}
+
+/// The unpacked layers of a store, for one way of writing them.
 #[derive(Debug)]
 pub(crate) struct Trees {
+    /// Below it there is a directory for each way.
+    all: PathBuf,
     dir: PathBuf,
     tmp: PathBuf,
-    form: Form,
+    written: Written,
+    support: LayerSupport,
     boot: String,
     busy: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
 }
@@ -34,46 +70,82 @@ struct Note {
     unpacked: Unpacked,
 }
 
-/// Marks a tree whose files were flushed to disk.
+/// Marks a layer that was flushed to disk.
 const FLUSHED: &str = "flushed";
+/// The directory that is a layer.
+const TREE: &str = "fs";
+/// The file that is a layer.
+const IMAGE: &str = "layer.erofs";
 
 impl Trees {
-    /// Over a store's directory. Trees that a crash of the machine may have damaged are taken away:
-    /// those of an earlier boot whose files were not flushed.
-    pub(crate) fn open(store: &Path, tmp: &Path, form: Form, graves: &Graveyard) -> Result<Self> {
+    /// Over a store's directory, which `tmp` is on one file system with. Layers that a crash of the
+    /// machine may have damaged are taken away: those of an earlier boot that were not flushed.
+    pub(crate) fn open(
+        store: &Path,
+        tmp: &Path,
+        wanted: Option<LayerFormat>,
+        graves: &Graveyard,
+    ) -> Result<Self> {
         let all = store.join("layers");
         make_private_dir(&all)?;
-        let dir = all.join(form.name());
+        let (written, support) = choose(tmp, wanted)?;
+        let dir = all.join(match written {
+            Written::Directory(form) => form.name(),
+            Written::Image => "erofs",
+        });
         make_private_dir(&dir)?;
         let trees = Self {
+            all,
             dir,
             tmp: tmp.to_owned(),
-            form,
+            written,
+            support,
             boot: boot_id(),
             busy: Mutex::default(),
         };
         for digest in trees.list()? {
-            let tree = trees.place(&digest);
-            if !tree.join(FLUSHED).exists()
+            let place = trees.place(&digest);
+            if !place.join(FLUSHED).exists()
                 && trees
                     .note(&digest)
                     .is_none_or(|note| note.boot != trees.boot)
             {
                 tracing::warn!(%digest, "unpacked again when needed: the machine stopped before it was flushed");
                 // Deleted with what an earlier program left.
-                let _ = graves.bury(&tree)?;
+                let _ = graves.bury(&place)?;
             }
         }
         Ok(trees)
+    }
+
+    /// The format, and why it is not the other one.
+    pub(crate) const fn support(&self) -> &LayerSupport {
+        &self.support
     }
 
     fn place(&self, diff_id: &Digest) -> PathBuf {
         self.dir.join(diff_id.hex())
     }
 
-    /// The directory of a layer's tree.
-    pub(crate) fn tree(&self, diff_id: &Digest) -> PathBuf {
-        self.place(diff_id).join("fs")
+    /// An unpacked layer, for overlayfs.
+    pub(crate) fn layer(&self, diff_id: &Digest) -> Layer {
+        let place = self.place(diff_id);
+        match self.written {
+            Written::Directory(_) => Layer::Directory(place.join(TREE)),
+            Written::Image => Layer::Erofs(place.join(IMAGE)),
+        }
+    }
+
+    /// Owner, group and permissions of the top of a layer.
+    pub(crate) fn root_owner_and_mode(&self, diff_id: &Digest) -> io::Result<(u32, u32, u32)> {
+        use std::os::unix::fs::MetadataExt as _;
+        match self.layer(diff_id) {
+            Layer::Directory(tree) => {
+                let meta = fs::metadata(tree)?;
+                Ok((meta.uid(), meta.gid(), meta.mode() & 0o7777))
+            }
+            Layer::Erofs(image) => root_owner_and_mode(&File::open(image)?),
+        }
     }
 
     pub(crate) fn has(&self, diff_id: &Digest) -> bool {
@@ -87,13 +159,30 @@ impl Trees {
 
     /// Every layer that is unpacked.
     pub(crate) fn list(&self) -> Result<Vec<Digest>> {
-        let failed = |e| fail::io("images.list", "list it", &self.dir, e);
-        let mut all = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            all.extend(name.to_str().and_then(Digest::from_hex));
+        let names = names(&self.dir)?;
+        Ok(names
+            .iter()
+            .filter_map(|name| Digest::from_hex(name))
+            .collect())
+    }
+
+    /// Layers that were written in another way, by a program with other rights or on another
+    /// kernel, and where they are. Containers that it started may still use them.
+    pub(crate) fn others(&self) -> Result<Vec<(Digest, PathBuf)>> {
+        let mut others = Vec::new();
+        for way in names(&self.all)? {
+            let dir = self.all.join(way);
+            if dir == self.dir || !dir.is_dir() {
+                continue;
+            }
+            let layers = names(&dir)?;
+            others.extend(
+                layers
+                    .iter()
+                    .filter_map(|name| Some((Digest::from_hex(name)?, dir.join(name)))),
+            );
         }
-        Ok(all)
+        Ok(others)
     }
 
     /// Takes a tree away.
@@ -140,17 +229,20 @@ impl Trees {
         let _span = span.enter();
         let file = blobs.open_blob(blob)?;
         let draft = Draft::new(&self.tmp)?;
-        let tree = draft.0.join("fs");
-        make_private_dir(&tree)?;
-        let unpacked = unpack(
-            file,
-            diff_id,
-            &tree,
-            &draft.0.join("replaced"),
-            self.form,
-            limits,
-            heard,
-        )?;
+        let replaced = draft.0.join("replaced");
+        let (tree, image) = (draft.0.join(TREE), draft.0.join(IMAGE));
+        let to = match self.written {
+            Written::Directory(form) => {
+                make_private_dir(&tree)?;
+                Destination::Directory {
+                    dir: &tree,
+                    scratch: &replaced,
+                    form,
+                }
+            }
+            Written::Image => Destination::Image(&image),
+        };
+        let unpacked = unpack(file, diff_id, to, limits, heard)?;
         tracing::debug!(
             entries = unpacked.entries,
             bytes = unpacked.file_bytes,
@@ -162,31 +254,34 @@ impl Trees {
             unpacked,
         };
         let place = self.place(diff_id);
-        let failed = |e: std::io::Error| fail::io("layer.unpack", "keep it", &place, e);
-        let _ = fs::remove_dir(draft.0.join("replaced"));
+        let failed = |e: io::Error| fail::io("layer.unpack", "keep it", &place, e);
+        let _ = fs::remove_dir(replaced);
         let text = serde_json::to_vec(&note).map_err(|e| failed(e.into()))?;
         fs::write(draft.0.join("layer.json"), text).map_err(failed)?;
         fs::rename(&draft.0, &place).map_err(failed)
     }
 
-    /// Flushes trees in the background: their blobs are durable, so the caller need not wait, and a
-    /// tree that was not flushed when the machine stops is unpacked again. A thread of its own,
+    /// Flushes layers in the background: their blobs are durable, so the caller need not wait, and a
+    /// layer that was not flushed when the machine stops is unpacked again. A thread of its own,
     /// since a runtime that shuts down would wait for its blocking threads.
     pub(crate) fn flush_later(&self, diff_ids: Vec<Digest>) {
         let places: Vec<_> = diff_ids.iter().map(|d| self.place(d)).collect();
+        let written = self.written;
         let flush = move || {
             let dirs: Vec<_> = places.iter().filter_map(|p| File::open(p).ok()).collect();
-            // All trees are on one file system.
-            if dirs
-                .first()
-                .is_none_or(|dir| rustix::fs::syncfs(dir).is_err())
+            if let (Written::Directory(_), Some(dir)) = (written, dirs.first())
+                // All trees are on one file system.
+                && rustix::fs::syncfs(dir).is_err()
             {
                 return;
             }
             for dir in dirs {
+                if written == Written::Image && flush_image(&dir).is_err() {
+                    continue;
+                }
                 let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
                 if let Err(error) = rustix::fs::openat(&dir, FLUSHED, flags, Mode::RUSR) {
-                    tracing::debug!(%error, "the tree went while it was flushed");
+                    tracing::debug!(%error, "the layer went while it was flushed");
                 }
             }
         };
@@ -195,6 +290,47 @@ impl Trees {
             tracing::warn!(%error, "layers are not flushed; after a crash of the machine they are unpacked again");
         }
     }
+}
+
+fn flush_image(dir: &File) -> rustix::io::Result<()> {
+    let image = rustix::fs::openat(dir, IMAGE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::fs::fsync(image)?;
+    rustix::fs::fsync(dir)
+}
+
+/// Finds out how layers can be written on the file system of a directory.
+fn choose(tmp: &Path, wanted: Option<LayerFormat>) -> Result<(Written, LayerSupport)> {
+    let no_erofs = probe_erofs(tmp).err();
+    let format = wanted.unwrap_or(match no_erofs {
+        None => LayerFormat::Erofs,
+        Some(_) => LayerFormat::Directories,
+    });
+    let written = match (format, &no_erofs) {
+        (LayerFormat::Erofs, None) => Written::Image,
+        (LayerFormat::Erofs, Some(why)) => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "images.open",
+                format!("layers cannot be EROFS images here: {why}"),
+            )
+            .on(tmp.display())
+            .hint("leave the format open, or ask for directories"));
+        }
+        (LayerFormat::Directories, _) => Written::Directory(
+            Form::probe(tmp).map_err(|e| fail::io("images.open", "write to it", tmp, e))?,
+        ),
+    };
+    Ok((written, LayerSupport { format, no_erofs }))
+}
+
+/// The names in a directory that are text.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let failed = |e| fail::io("images.list", "list it", dir, e);
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        all.extend(entry.map_err(failed)?.file_name().into_string());
+    }
+    Ok(all)
 }
 
 /// A tree that is being unpacked, taken away if it does not get its place.

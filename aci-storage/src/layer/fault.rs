@@ -32,6 +32,11 @@ impl Fault {
         }
     }
 
+    /// The content of an entry is shorter than its header says.
+    pub(super) fn cut_off(path: &[u8]) -> Self {
+        Self::Broken(format!("it ends within '{}'", shown(path)))
+    }
+
     pub(crate) fn into_error(self, operation: &'static str) -> Error {
         let full = |e: &io::Error| {
             matches!(

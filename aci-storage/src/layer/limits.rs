@@ -25,6 +25,10 @@ pub struct UnpackLimits {
     pub path_bytes: usize,
     /// Directories above an entry. Default 256.
     pub depth: usize,
+    /// Bytes of memory for the names, links and attributes of directories, where the tree is held
+    /// in memory until the layer is complete (EROFS images). Default 512 MiB, some 4,000,000
+    /// entries with short names.
+    pub memory_bytes: u64,
 }
 
 impl Default for UnpackLimits {
@@ -36,6 +40,7 @@ impl Default for UnpackLimits {
             header_bytes: 1 << 20,
             path_bytes: 4096,
             depth: 256,
+            memory_bytes: 512 << 20,
         }
     }
 }

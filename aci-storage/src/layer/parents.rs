@@ -1,19 +1,10 @@
 //! Finds the directory that an entry goes into, within the layer.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
 
 use super::fault::{Fault, shown};
 use super::limits::UnpackLimits;
-
-/// How a directory is opened here.
-pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+use super::target::{Target, What};
 
 /// So many symbolic links are followed in one path, as Linux does.
 const MAX_LINKS: usize = 40;
@@ -47,38 +38,45 @@ pub(super) fn components<'a>(
     Ok(parts)
 }
 
-/// What the walk needs from who writes the tree.
-pub(super) trait Maker {
-    /// Makes a directory which the archive does not mention, in the place of a whiteout if one is
-    /// there, and opens it.
-    fn make_implied(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Fault>;
-    /// Whether this is a whiteout of our own.
-    fn is_whiteout(&self, stat: &rustix::fs::Stat) -> bool;
-}
-
-/// Opens a directory that exists, in one step: symbolic links of the layer are followed as if
-/// `root` were `/`.
-pub(super) fn open_beneath(root: BorrowedFd<'_>, parts: &[&[u8]]) -> Result<OwnedFd, Errno> {
-    if parts.is_empty() {
-        return rustix::fs::openat(root, c".", DIRECTORY, Mode::empty());
-    }
-    rustix::fs::openat2(
-        root,
-        parts.join(&b'/').as_slice(),
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
-    )
-}
-
-/// Opens a directory, making what is missing of it. Each step opens one name and follows nothing;
-/// links are read and walked here, so that directories they point to can be made too.
-pub(super) fn walk(
-    maker: &mut impl Maker,
-    root: BorrowedFd<'_>,
+/// Opens a directory, making what is missing of it.
+pub(super) fn make<T: Target>(
+    target: &mut T,
     parts: &[&[u8]],
     limits: &UnpackLimits,
-) -> Result<OwnedFd, Fault> {
+) -> Result<T::Dir, Fault> {
+    match target.beneath(parts)? {
+        Some(dir) => Ok(dir),
+        None => match walk(target, parts, limits, true)? {
+            Some(dir) => Ok(dir),
+            None => target.root(),
+        },
+    }
+}
+
+/// Opens a directory if it is there.
+pub(super) fn find<T: Target>(
+    target: &mut T,
+    parts: &[&[u8]],
+    limits: &UnpackLimits,
+) -> Result<Option<T::Dir>, Fault> {
+    if let Some(dir) = target.beneath(parts)? {
+        return Ok(Some(dir));
+    }
+    match walk(target, parts, limits, false) {
+        // What leads nowhere is not there.
+        Err(Fault::Refused(_)) => Ok(None),
+        other => other,
+    }
+}
+
+/// Goes to a directory one name at a time. Each step follows nothing; links are read and walked
+/// here as if the tree were all there is, so that directories they point to can be made too.
+fn walk<T: Target>(
+    target: &mut T,
+    parts: &[&[u8]],
+    limits: &UnpackLimits,
+    make: bool,
+) -> Result<Option<T::Dir>, Fault> {
     let all = parts.join(&b'/');
     let refuse = |why: &str| {
         Err(Fault::Refused(format!(
@@ -86,58 +84,60 @@ pub(super) fn walk(
             shown(&all)
         )))
     };
-    let failed = |e: Errno| Fault::Write(format!("open '{}'", shown(&all)), e.into());
+    let root = target.root()?;
     let mut todo: VecDeque<Vec<u8>> = parts.iter().map(|p| p.to_vec()).collect();
-    let mut done: Vec<OwnedFd> = Vec::new();
+    // The directories so far, and their names.
+    let mut done: Vec<T::Dir> = Vec::new();
+    let mut names: Vec<Vec<u8>> = Vec::new();
     let mut links = 0;
     while let Some(part) = todo.pop_front() {
         match part.as_slice() {
             b"" | b"." => continue,
             b".." => {
                 done.pop();
+                names.pop();
                 continue;
             }
             _ => {}
         }
-        let here = done.last().map_or(root, AsFd::as_fd);
-        let stat = match rustix::fs::statat(here, &part[..], AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Some(stat),
-            Err(Errno::NOENT) => None,
-            Err(e) => return Err(failed(e)),
-        };
-        let next = match &stat {
-            None => maker.make_implied(here, &part)?,
-            Some(stat) if maker.is_whiteout(stat) => maker.make_implied(here, &part)?,
-            Some(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => {
-                    rustix::fs::openat(here, &part[..], DIRECTORY, Mode::empty()).map_err(failed)?
+        let path = || [names.join(&b'/'), part.clone()].join(&b'/');
+        let here = done.last().unwrap_or(&root);
+        let next = match target.look(here, &part, &all)?.map(|found| found.what) {
+            None | Some(What::Whiteout) if !make => return Ok(None),
+            None => target.make_dir(here, &part, &path())?,
+            // In the place of a deletion it does not merge with what was there.
+            Some(What::Whiteout) => {
+                target.remove(here, &part, &all)?;
+                let dir = target.make_dir(here, &part, &path())?;
+                target.hide_below(&dir, &all)?;
+                dir
+            }
+            Some(What::Directory) => target.enter(here, &part, &all)?,
+            Some(What::SymbolicLink) => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return refuse("has too many symbolic links");
                 }
-                FileType::Symlink => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return refuse("has too many symbolic links");
-                    }
-                    let target =
-                        rustix::fs::readlinkat(here, &part[..], Vec::new()).map_err(failed)?;
-                    let target = target.to_bytes();
-                    if target.starts_with(b"/") {
-                        done.clear();
-                    }
-                    for piece in target.split(|b| *b == b'/').rev() {
-                        todo.push_front(piece.to_vec());
-                    }
-                    continue;
+                let leads_to = target.read_link(here, &part, &all)?;
+                if leads_to.starts_with(b"/") {
+                    done.clear();
+                    names.clear();
                 }
-                _ => return refuse("is not a directory in this layer"),
-            },
+                for piece in leads_to.split(|b| *b == b'/').rev() {
+                    todo.push_front(piece.to_vec());
+                }
+                continue;
+            }
+            Some(What::Other) => return refuse("is not a directory in this layer"),
         };
         done.push(next);
+        names.push(part);
         if done.len() > limits.depth {
             return refuse("is too deep");
         }
     }
-    match done.pop() {
-        Some(last) => Ok(last),
-        None => open_beneath(root, &[]).map_err(failed),
-    }
+    Ok(Some(match done.pop() {
+        Some(last) => last,
+        None => root,
+    }))
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use aci_core::contract::{Image, ImageStore as _, Layer, RootFs, RootFsKey};
-use aci_storage::{Digest, OciImages, OciImagesOptions, Registries};
+use aci_storage::{Digest, LayerFormat, OciImages, OciImagesOptions, Registries};
 use serde_json::{Value, json};
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -20,12 +20,32 @@ pub struct Store {
 }
 
 pub fn store() -> Store {
+    store_of(None)
+}
+
+/// With layers of one format, or of the one that this machine prefers.
+pub fn store_of(format: Option<LayerFormat>) -> Store {
     let dir = tempfile::tempdir().unwrap();
-    // Tests ask nobody on the network.
+    let images = OciImages::open_with(dir.path().join("images"), options(format)).unwrap();
+    Store { images, dir }
+}
+
+/// Tests ask nobody on the network.
+pub fn options(format: Option<LayerFormat>) -> OciImagesOptions {
     let mut options = OciImagesOptions::default();
     options.registries = Registries::none();
-    let images = OciImages::open_with(dir.path().join("images"), options).unwrap();
-    Store { images, dir }
+    options.layer_format = format;
+    options
+}
+
+/// The formats that this machine can mount.
+pub fn formats() -> Vec<LayerFormat> {
+    let support = store().images.layer_support().clone();
+    if let Some(why) = support.no_erofs {
+        eprintln!("SKIPPED: {why}");
+        return vec![LayerFormat::Directories];
+    }
+    vec![LayerFormat::Directories, LayerFormat::Erofs]
 }
 
 /// A layer with files; names that end with a slash are directories.
@@ -173,14 +193,41 @@ pub async fn prepare(images: &OciImages, image: &Image) -> RootFs {
     images.prepare(&image.digest, &key("c")).await.unwrap()
 }
 
+/// Where the layers are: directories and files.
+pub fn layer_paths(root: &RootFs) -> Vec<PathBuf> {
+    root.layers
+        .iter()
+        .map(|layer| match layer {
+            Layer::Directory(path) | Layer::Erofs(path) => path.clone(),
+        })
+        .collect()
+}
+
+/// The layers as directories to look into, also for programs that the test starts. Images stay
+/// mounted, where nobody sees them, until the test's process ends.
 pub fn layer_dirs(root: &RootFs) -> Vec<PathBuf> {
     root.layers
         .iter()
         .map(|layer| match layer {
             Layer::Directory(path) => path.clone(),
-            Layer::Erofs(path) => panic!("{} is no directory", path.display()),
+            Layer::Erofs(path) => mounted(path),
         })
         .collect()
+}
+
+fn mounted(image: &Path) -> PathBuf {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    use std::os::fd::IntoRawFd as _;
+    let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    rustix::mount::fsconfig_set_string(&context, "source", image).unwrap();
+    rustix::mount::fsconfig_create(&context).unwrap();
+    let (flags, attributes) = (FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
+    let mount = rustix::mount::fsmount(&context, flags, attributes).unwrap();
+    PathBuf::from(format!(
+        "/proc/{}/fd/{}/.",
+        std::process::id(),
+        mount.into_raw_fd()
+    ))
 }
 
 /// Runs all tests of this program again as the user nobody, but for `but`; only root can do that.

@@ -1,11 +1,30 @@
 //! Tests of the layer applier.
 
+/// Runs tests with both kinds of target.
+macro_rules! both {
+    ($($name:ident),* $(,)?) => {
+        mod directory {
+            $(#[test] fn $name() { super::$name(super::Format::Directory); })*
+        }
+        mod erofs {
+            $(#[test] fn $name() {
+                if super::Format::Image.is_usable() {
+                    super::$name(super::Format::Image);
+                }
+            })*
+        }
+    };
+}
+
 mod hostile;
+mod image;
 mod kept;
 mod model;
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aci_core::error::Result;
@@ -106,22 +125,63 @@ impl Archive {
     }
 }
 
+/// What a layer is unpacked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Directory,
+    Image,
+}
+
+impl Format {
+    /// Whether the result can be looked at here; tells why if not.
+    pub(super) fn is_usable(self) -> bool {
+        match self {
+            Self::Directory => true,
+            Self::Image => probe_erofs(&std::env::temp_dir())
+                .inspect_err(|why| eprintln!("SKIPPED: {why}"))
+                .is_ok(),
+        }
+    }
+}
+
 /// A place to unpack into, with a neighbour that must stay as it is.
 pub(super) struct Ground {
     pub(super) dir: tempfile::TempDir,
+    pub(super) format: Format,
+    mounted: OnceCell<OwnedFd>,
 }
 
 impl Ground {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(format: Format) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("fs")).unwrap();
+        if format == Format::Directory {
+            std::fs::create_dir(dir.path().join("fs")).unwrap();
+        }
         std::fs::create_dir(dir.path().join("outside")).unwrap();
         std::fs::write(dir.path().join("outside/kept"), "untouched").unwrap();
-        Self { dir }
+        Self {
+            dir,
+            format,
+            mounted: OnceCell::new(),
+        }
     }
 
+    /// The unpacked tree.
     pub(super) fn fs(&self) -> PathBuf {
-        self.dir.path().join("fs")
+        match self.format {
+            Format::Directory => self.dir.path().join("fs"),
+            Format::Image => {
+                let fd = self
+                    .mounted
+                    .get_or_init(|| erofs::mount(&File::open(self.image()).unwrap()).unwrap());
+                // With the dot it is no symbolic link.
+                PathBuf::from(format!("/proc/self/fd/{}/.", fd.as_raw_fd()))
+            }
+        }
+    }
+
+    pub(super) fn image(&self) -> PathBuf {
+        self.dir.path().join("layer.erofs")
     }
 
     pub(super) fn outside(&self) -> String {
@@ -129,7 +189,13 @@ impl Ground {
     }
 
     pub(super) fn form(&self) -> Form {
-        Form::probe(self.dir.path()).unwrap()
+        match self.format {
+            Format::Directory => Form::probe(self.dir.path()).unwrap(),
+            Format::Image => Form {
+                owners: true,
+                trusted: true,
+            },
+        }
     }
 
     pub(super) fn unpack_with(
@@ -141,16 +207,17 @@ impl Ground {
         let path = self.dir.path().join("blob");
         std::fs::write(&path, blob).unwrap();
         let file = File::open(&path).unwrap();
-        let scratch = self.dir.path().join("scratch");
-        let result = unpack(
-            file,
-            diff_id,
-            &self.fs(),
-            &scratch,
-            self.form(),
-            limits,
-            &mut |_| {},
-        );
+        let (fs, scratch) = (self.dir.path().join("fs"), self.dir.path().join("scratch"));
+        let image = self.image();
+        let to = match self.format {
+            Format::Directory => Destination::Directory {
+                dir: &fs,
+                scratch: &scratch,
+                form: self.form(),
+            },
+            Format::Image => Destination::Image(&image),
+        };
+        let result = unpack(file, diff_id, to, limits, &mut |_| {});
         let outside = Path::new(&self.outside()).to_owned();
         let names: Vec<_> = std::fs::read_dir(&outside)
             .unwrap()
@@ -158,6 +225,9 @@ impl Ground {
             .collect();
         assert_eq!(names, ["kept"]);
         assert_eq!(std::fs::read(outside.join("kept")).unwrap(), b"untouched");
+        if self.format == Format::Image && result.is_ok() {
+            image::check(&image);
+        }
         result
     }
 
