@@ -33,6 +33,7 @@ fn build() -> Outcome<()> {
         "agent",
         "src/protocol",
         "src/cgroup",
+        "src/devices.rs",
         "src/procfs.rs",
     ] {
         println!("cargo::rerun-if-changed={path}");

@@ -33,6 +33,8 @@ pub(crate) struct Handles {
     pub(crate) mounts: OwnedFd,
     pub(crate) cgroups: OwnedFd,
     pub(crate) pids: OwnedFd,
+    /// The container's own terminal: outer and inner end.
+    pub(crate) terminal: Option<[OwnedFd; 2]>,
 }
 
 /// The byte that says that the file system is built.
@@ -42,7 +44,7 @@ pub(crate) const READY: u8 = b'+';
 pub(crate) fn run(cradle: &Cradle<'_>) -> ! {
     match set_up(cradle) {
         Ok(fds) => {
-            let fds = fds.each_ref().map(AsFd::as_fd);
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
             if socket::send(&cradle.ready, &[READY], &fds).is_err() {
                 sys::exit_now(1);
             }
@@ -60,7 +62,7 @@ pub(crate) fn run(cradle: &Cradle<'_>) -> ! {
     reap(&cradle.control)
 }
 
-fn set_up(cradle: &Cradle<'_>) -> Result<[OwnedFd; 5], Failure> {
+fn set_up(cradle: &Cradle<'_>) -> Result<Vec<OwnedFd>, Failure> {
     let internal = |what: &str, error: std::io::Error| {
         Failure::new(Kind::Internal, format!("{what}: {error}"))
     };
@@ -84,10 +86,10 @@ fn set_up(cradle: &Cradle<'_>) -> Result<[OwnedFd; 5], Failure> {
     }
     sys::unshare(libc::CLONE_NEWCGROUP)
         .map_err(|error| internal("making a cgroup namespace", error))?;
-    {
+    let terminal = {
         let _owner = users::Owner::new(cradle.recipe.users);
-        root::build(&cradle.recipe)?;
-    }
+        root::build(&cradle.recipe)?
+    };
     if let Some(inside) = cradle.recipe.inside {
         // The copy of a mount namespace that belongs to a lesser user namespace is locked by the
         // kernel: whatever rights a container has, it can neither take away a mask nor make
@@ -103,13 +105,15 @@ fn set_up(cradle: &Cradle<'_>) -> Result<[OwnedFd; 5], Failure> {
             .map_err(root::failed(format!("opening {path}")))
     };
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    Ok([
+    let mut fds = vec![
         open("/", directory)?,
         open("/proc", directory)?,
         open("/proc/self/ns/mnt", OFlags::RDONLY)?,
         open("/proc/self/ns/cgroup", OFlags::RDONLY)?,
         open("/proc/self/ns/pid", OFlags::RDONLY)?,
-    ])
+    ];
+    fds.extend(terminal.into_iter().flatten());
+    Ok(fds)
 }
 
 fn reap(control: &OwnedFd) -> ! {
@@ -158,12 +162,17 @@ pub(crate) fn hear(ready: &OwnedFd) -> Said {
         && let [Some(root), Some(proc), Some(mounts), Some(cgroups), Some(pids)] =
             std::array::from_fn(|_| fds.pop_front())
     {
+        let terminal = match [fds.pop_front(), fds.pop_front()] {
+            [Some(outer), Some(inner)] => Some([outer, inner]),
+            _ => None,
+        };
         return Said::Ready(Handles {
             root,
             proc,
             mounts,
             cgroups,
             pids,
+            terminal,
         });
     }
     Said::Failed(postcard::from_bytes(&bytes[..read]).unwrap_or_else(|_| {

@@ -9,7 +9,11 @@ mod boot;
 #[allow(dead_code)]
 mod cgroup;
 mod container;
+#[path = "../src/devices.rs"]
+#[allow(dead_code)]
+mod devices;
 mod init;
+mod landlock;
 mod log;
 mod ownership;
 mod process;

@@ -9,12 +9,15 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use crate::protocol::{Failure, Hidden, Kind, Program, Rights};
 use crate::init::Handles;
 use crate::user::{self, User};
-use crate::{root, sys, users};
+use crate::{landlock, root, sys, users};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The most bytes of `/etc/passwd` and `/etc/group` that are read.
 const MAX_USER_FILE: u64 = 4 << 20;
+
+/// CAP_SYS_ADMIN.
+const ADMIN: u32 = 21;
 
 /// Where a process reads and writes.
 pub(crate) enum Streams {
@@ -36,6 +39,10 @@ pub(crate) struct Birth<'a> {
     pub(crate) env: &'a [Hidden],
     pub(crate) rights: &'a Rights,
     pub(crate) streams: Streams,
+    /// Resource limits besides the default ones.
+    pub(crate) limits: &'a [(u32, u64, u64)],
+    /// Whether this is the container's own program.
+    pub(crate) main: bool,
     /// Takes a [`Failure`]; exec closes it.
     pub(crate) report: OwnedFd,
     /// Whether only user and group 0 exist.
@@ -90,7 +97,11 @@ fn prepare(birth: &Birth<'_>) -> Result<Never, Failure> {
     sys::close_from(3, true).map_err(io_failure("closing descriptors"))?;
     drop(report);
 
-    sys::raise_descriptors(1_048_576);
+    sys::default_limits();
+    for (kind, soft, hard) in birth.limits {
+        sys::set_limit(*kind, *soft, *hard)
+            .map_err(io_failure(format!("setting the resource limit {kind}")))?;
+    }
     rustix::process::umask(Mode::from_raw_mode(0o022));
 
     let environment = environment(birth, &user)?;
@@ -238,6 +249,16 @@ fn take_rights(birth: &Birth<'_>, user: &User) -> Result<(), Failure> {
     if rights.no_new_privs {
         sys::no_new_privs().map_err(io_failure("setting no_new_privs"))?;
     }
+    // Who may mount things must not be in a Landlock domain, where nobody may.
+    if birth.main && !rights.privileged && rights.capabilities & (1 << ADMIN) == 0 {
+        let root = rustix::fs::open(
+            "/",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(root::failed("opening the root"))?;
+        landlock::restrict(&root).map_err(io_failure("restricting the container's files"))?;
+    }
     let _ = sys::clear_ambient();
     for capability in 0..64 {
         if wanted & (1_u64 << capability) == 0 && sys::in_bounding(capability) {
@@ -267,7 +288,7 @@ fn take_rights(birth: &Birth<'_>, user: &User) -> Result<(), Failure> {
     // As the user, so that his permissions count, and before the filter.
     enter_directory(&birth.program.cwd)?;
     let inheritable = if rights.privileged { wanted } else { 0 };
-    let admin = 1_u64 << 21;
+    let admin = 1_u64 << ADMIN;
     if !rights.filter.is_empty() {
         // Installing a filter needs CAP_SYS_ADMIN unless no_new_privs is set; it is kept to here.
         let until = wanted | (have & admin);

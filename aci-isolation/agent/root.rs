@@ -18,8 +18,9 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags,
 };
+use rustix::pty::OpenptFlags;
 
-use crate::protocol::{Failure, Kind, Layer, Start, Users};
+use crate::protocol::{Device, Failure, Kind, Layer, Start, Users};
 use crate::{sys, users};
 
 /// Paths that show or change the host (`/proc`), as Docker and containerd mask them.
@@ -171,6 +172,92 @@ fn own_directory(at: impl AsFd, name: &str, mode: Mode) -> std::result::Result<O
     strict(&at, name)
 }
 
+/// A device that the container was given, as a node of its own bound to its place.
+fn add_device(
+    recipe: &Recipe<'_>,
+    root: BorrowedFd<'_>,
+    nodes: &OwnedFd,
+    index: usize,
+    device: &Device,
+) -> Result<()> {
+    let what = || failed(format!("making the device {}", device.path));
+    let (Some(major), Some(minor)) = (device.rule.major, device.rule.minor) else {
+        return Err(Failure::new(
+            Kind::Invalid,
+            format!("the device {} has no number", device.path),
+        ));
+    };
+    if recipe.rootless {
+        return Err(Failure::new(
+            Kind::PermissionDenied,
+            format!("the device {} can only be given to containers of root's", device.path),
+        ));
+    }
+    let name = format!("given{index}");
+    let kind = if device.rule.block {
+        FileType::BlockDevice
+    } else {
+        FileType::CharacterDevice
+    };
+    let mode = Mode::from_raw_mode(device.mode & 0o777);
+    rustix::fs::mknodat(nodes, &name, kind, mode, rustix::fs::makedev(major, minor))
+        .and_then(|()| {
+            rustix::fs::chownat(
+                nodes,
+                &name,
+                Some(rustix::process::Uid::from_raw(recipe.users.outside(device.uid))),
+                Some(rustix::process::Gid::from_raw(recipe.users.outside(device.gid))),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+        })
+        .map_err(what())?;
+    let node = copy_of(nodes, &name, false).map_err(what())?;
+    let place = make_file(root, &device.path, "device path")?;
+    attach(&node, &place).map_err(what())
+}
+
+/// Opens a file inside the root to mount something on it, making it if it is missing.
+fn make_file(root: BorrowedFd<'_>, path: &str, what: &str) -> Result<OwnedFd> {
+    let mut parts = components(path, what)?;
+    let name = parts.pop().ok_or_else(|| {
+        Failure::new(Kind::Invalid, format!("{what} '{path}' has no name"))
+    })?;
+    let directory = make_directories(root, &format!("/{}", parts.join("/")), what)?;
+    match rustix::fs::openat(
+        &directory,
+        name,
+        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o644),
+    ) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed(format!("{what} '{path}'"))(errno)),
+    }
+    strict(&directory, name).map_err(failed(format!("{what} '{path}'")))
+}
+
+/// A file or directory of the host at a place of the container.
+fn add_bind(recipe: &Recipe<'_>, root: BorrowedFd<'_>, bind: &(String, String, bool)) -> Result<()> {
+    let (from, path, read_only) = bind;
+    let source = rustix::fs::open(from.as_str(), PATH_ONLY, Mode::empty())
+        .map_err(failed(format!("the host's {from}")))?;
+    let kind = rustix::fs::fstat(&source).map_err(failed(format!("the host's {from}")))?;
+    let tree = copy_of(&source, "", true).map_err(failed(format!("the host's {from}")))?;
+    if let Some(users) = recipe.inside {
+        users::map_volume(&tree, users, from)?;
+    }
+    let mut attributes = sys::ATTR_NODEV | sys::ATTR_NOSUID;
+    if *read_only {
+        attributes |= sys::ATTR_RDONLY;
+    }
+    sys::mount_setattr(&tree, attributes, true).map_err(failed_io("protecting a mount"))?;
+    let place = if FileType::from_raw_mode(kind.st_mode).is_dir() {
+        make_directories(root, path, "mount path")?
+    } else {
+        make_file(root, path, "mount path")?
+    };
+    attach(&tree, &place).map_err(failed(format!("mounting {from} at {path}")))
+}
+
 /// Checks that a path of the document is absolute and names no parent, and gives its components.
 fn components<'a>(path: &'a str, what: &str) -> Result<Vec<&'a str>> {
     let parts: Vec<&str> = path
@@ -230,7 +317,9 @@ pub(crate) fn make_directories(root: BorrowedFd<'_>, path: &str, what: &str) -> 
 }
 
 /// Builds the file system and makes it the root of this process.
-pub(crate) fn build(recipe: &Recipe<'_>) -> Result<()> {
+///
+/// Gives the outer and inner end of the container's terminal, if it is to have one.
+pub(crate) fn build(recipe: &Recipe<'_>) -> Result<Option<[OwnedFd; 2]>> {
     let privileged = recipe.start.rights.privileged;
     rustix::mount::mount_change(
         "/",
@@ -251,7 +340,7 @@ pub(crate) fn build(recipe: &Recipe<'_>) -> Result<()> {
     let masks = Masks::new(&scratch)?;
     mount_proc(root.as_fd(), &masks, privileged)?;
     mount_sys(recipe, root.as_fd(), &masks, privileged)?;
-    mount_dev(recipe, root.as_fd(), &scratch)?;
+    let terminal = mount_dev(recipe, root.as_fd(), &scratch)?;
     for (tree, path, read_only) in recipe.mounts {
         let target = make_directories(root.as_fd(), path, "mount path")?;
         let mut attributes = sys::ATTR_NODEV | sys::ATTR_NOSUID;
@@ -261,6 +350,9 @@ pub(crate) fn build(recipe: &Recipe<'_>) -> Result<()> {
         sys::mount_setattr(tree, attributes, true).map_err(failed_io("protecting a volume"))?;
         attach(tree, &target).map_err(failed(format!("mounting a volume at {path}")))?;
     }
+    for bind in &recipe.start.binds {
+        add_bind(recipe, root.as_fd(), bind)?;
+    }
     if !recipe.start.program.cwd.is_empty() {
         make_directories(root.as_fd(), &recipe.start.program.cwd, "working directory")?;
     }
@@ -269,7 +361,8 @@ pub(crate) fn build(recipe: &Recipe<'_>) -> Result<()> {
         attributes |= sys::ATTR_RDONLY;
     }
     sys::mount_setattr(&root, attributes, false).map_err(failed_io("protecting the root"))?;
-    enter(&root)
+    enter(&root)?;
+    Ok(terminal)
 }
 
 /// pivot_root(2) onto a directory, with nothing left of the old root.
@@ -638,7 +731,11 @@ fn mount_sys(
     Ok(())
 }
 
-fn mount_dev(recipe: &Recipe<'_>, root: BorrowedFd<'_>, scratch: &OwnedFd) -> Result<()> {
+fn mount_dev(
+    recipe: &Recipe<'_>,
+    root: BorrowedFd<'_>,
+    scratch: &OwnedFd,
+) -> Result<Option<[OwnedFd; 2]>> {
     let what = || failed("making /dev");
     let target = system_directory(root, "dev")?;
     let dev = new_mount(
@@ -687,6 +784,9 @@ fn mount_dev(recipe: &Recipe<'_>, root: BorrowedFd<'_>, scratch: &OwnedFd) -> Re
     for (to, name) in LINKS {
         rustix::fs::symlinkat(to, &dev, name).map_err(what())?;
     }
+    for (index, device) in recipe.start.devices.iter().enumerate() {
+        add_device(recipe, root, &nodes, index, device)?;
+    }
 
     let place = own_directory(&dev, "pts", MODE_755).map_err(what())?;
     let mut options = vec![("ptmxmode", "0666"), ("mode", "0620")];
@@ -702,6 +802,10 @@ fn mount_dev(recipe: &Recipe<'_>, root: BorrowedFd<'_>, scratch: &OwnedFd) -> Re
     )
     .map_err(failed("mounting /dev/pts"))?;
     attach(&pts, &place).map_err(failed("mounting /dev/pts"))?;
+    let terminal = match recipe.start.program.terminal {
+        Some(size) => Some(make_console(&dev, &pts, size)?),
+        None => None,
+    };
 
     let place = own_directory(&dev, "shm", Mode::from_raw_mode(0o1777)).map_err(what())?;
     attach(recipe.shm, &place).map_err(failed("mounting /dev/shm"))?;
@@ -727,5 +831,59 @@ fn mount_dev(recipe: &Recipe<'_>, root: BorrowedFd<'_>, scratch: &OwnedFd) -> Re
         Err(Errno::NODEV) => {}
         Err(errno) => return Err(failed("mounting /dev/mqueue")(errno)),
     }
-    Ok(())
+    Ok(terminal)
+}
+
+/// The container's terminal, which is also `/dev/console`. The mount is made of the terminal's own
+/// descriptor and lies on a file that was made for it a moment ago: no path is followed
+/// (CVE-2025-52565).
+fn make_console(dev: &OwnedFd, pts: &OwnedFd, size: (u16, u16)) -> Result<[OwnedFd; 2]> {
+    let what = || failed("making /dev/console");
+    let [outer, inner] = open_terminal(pts, "ptmx", size)?;
+    let place = rustix::fs::openat(
+        dev,
+        "console",
+        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o600),
+    )
+    .map_err(what())?;
+    let console = copy_of(&inner, "", false).map_err(what())?;
+    attach(&console, &place).map_err(what())?;
+    Ok([outer, inner])
+}
+
+/// A new terminal of a `/dev/pts`: outer and inner end. The inner one is got through the outer
+/// one's descriptor, not through a path that the container could change.
+pub(crate) fn open_terminal(
+    at: impl AsFd,
+    ptmx: &str,
+    (rows, cols): (u16, u16),
+) -> Result<[OwnedFd; 2]> {
+    let what = || failed("opening a terminal");
+    let outer = rustix::fs::openat2(
+        at,
+        ptmx,
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+    .map_err(what())?;
+    let stat = rustix::fs::fstat(&outer).map_err(what())?;
+    if stat.st_rdev != rustix::fs::makedev(5, 2) {
+        return Err(Failure::new(
+            Kind::Conflict,
+            "the container has replaced its /dev/pts/ptmx",
+        ));
+    }
+    rustix::pty::unlockpt(&outer).map_err(what())?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let inner = rustix::pty::ioctl_tiocgptpeer(&outer, flags).map_err(what())?;
+    let size = rustix::termios::Winsize {
+        ws_row: rows,
+        ws_col: cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&outer, size).map_err(what())?;
+    Ok([outer, inner])
 }

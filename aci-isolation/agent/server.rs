@@ -23,6 +23,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::boot::Volumes;
 use crate::cgroup::tree;
 use crate::container::{Container, Phase, Process};
+use crate::devices::{self, Gate};
 use crate::protocol::{CgroupPlan, Failure, Kind, Reply, Request, Start, Users, VERSION, frame};
 use crate::{root, sys};
 
@@ -96,6 +97,8 @@ pub(crate) struct Server {
     epoll: OwnedFd,
     own_pids: OwnedFd,
     null: OwnedFd,
+    /// What holds the devices of containers without devices of their own back.
+    device_program: Option<OwnedFd>,
     connections: BTreeMap<u64, Connection>,
     containers: BTreeMap<String, Container>,
     processes: BTreeMap<u64, Process>,
@@ -134,6 +137,12 @@ impl Server {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             own_pids: open("/proc/self/ns/pid")?,
             null: open("/dev/null")?,
+            device_program: match &parts.cgroup {
+                Some(plan) if plan.devices == Gate::Program => {
+                    Some(devices::load(&devices::DEFAULT)?)
+                }
+                _ => None,
+            },
             connections: BTreeMap::new(),
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),

@@ -1,4 +1,5 @@
-//! The system calls that neither std nor rustix offers as needed, and all unsafe code of the agent.
+//! The system calls that neither std nor rustix offers as needed, and the
+//! unsafe code of the agent, but for that of `devices`.
 //!
 //! The agent is single-threaded, so a child made by a bare `clone3` may run ordinary code.
 
@@ -432,19 +433,104 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Sets the limit of open descriptors to the highest allowed, but not above `most`.
-pub(crate) fn raise_descriptors(most: u64) {
+/// The limits that a container's processes begin with, whatever those of the program are that
+/// embeds us: the most that is allowed, but for the stack and core files, whose soft limits are
+/// Linux's own.
+pub(crate) fn default_limits() {
+    for (kind, most) in [
+        (libc::RLIMIT_CPU, u64::MAX),
+        (libc::RLIMIT_FSIZE, u64::MAX),
+        (libc::RLIMIT_DATA, u64::MAX),
+        (libc::RLIMIT_AS, u64::MAX),
+        (libc::RLIMIT_RSS, u64::MAX),
+        (libc::RLIMIT_NPROC, u64::MAX),
+        (libc::RLIMIT_SIGPENDING, u64::MAX),
+        (libc::RLIMIT_STACK, 8 << 20),
+        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_NOFILE, 1 << 20),
+    ] {
+        if let Ok((_, hard)) = limit(kind) {
+            let _ = set_limit(kind, hard.min(most), hard);
+        }
+    }
+}
+
+#[cfg(target_env = "gnu")]
+type LimitKind = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type LimitKind = c_int;
+
+/// A resource limit of this process, soft and hard (getrlimit(2)).
+fn limit(kind: LimitKind) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: valid pointers to a valid structure.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max.min(most);
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-        }
+    // SAFETY: a valid pointer to a valid structure.
+    check_int(unsafe { libc::getrlimit(kind, &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Sets a resource limit of this process (setrlimit(2)).
+pub(crate) fn set_limit(kind: LimitKind, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: a valid pointer to a valid structure.
+    check_int(unsafe { libc::setrlimit(kind, &raw const limit) })
+}
+
+const LANDLOCK_CREATE: c_long = 444;
+const LANDLOCK_ADD: c_long = 445;
+const LANDLOCK_RESTRICT: c_long = 446;
+
+/// The version of Landlock that the kernel has (landlock_create_ruleset(2)).
+pub(crate) fn landlock_version() -> io::Result<i64> {
+    const VERSION: c_long = 1;
+    // SAFETY: a null pointer of length zero is what asks for the version.
+    check(unsafe { libc::syscall(LANDLOCK_CREATE, std::ptr::null::<c_void>(), 0, VERSION) })
+}
+
+/// A set of rules without rules, which denies these rights on files.
+pub(crate) fn landlock_rules(files: u64) -> io::Result<OwnedFd> {
+    // SAFETY: the first field of landlock_ruleset_attr, and its size.
+    let fd = check(unsafe {
+        libc::syscall(LANDLOCK_CREATE, &raw const files, size_of::<u64>(), 0)
+    })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).unwrap_or(-1)) })
+}
+
+/// Allows rights on everything below a directory.
+pub(crate) fn landlock_allow(rules: &OwnedFd, files: u64, below: impl AsFd) -> io::Result<()> {
+    #[repr(C, packed)]
+    struct Below {
+        allowed: u64,
+        parent: i32,
     }
+    const PATH_BENEATH: c_long = 1;
+    let rule = Below {
+        allowed: files,
+        parent: below.as_fd().as_raw_fd(),
+    };
+    // SAFETY: a landlock_path_beneath_attr that lives over the call, and open descriptors.
+    check(unsafe {
+        libc::syscall(
+            LANDLOCK_ADD,
+            rules.as_raw_fd(),
+            PATH_BENEATH,
+            &raw const rule,
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// Puts this thread under the rules (landlock_restrict_self(2)).
+pub(crate) fn landlock_restrict(rules: &OwnedFd) -> io::Result<()> {
+    // SAFETY: an open descriptor and no flags.
+    check(unsafe { libc::syscall(LANDLOCK_RESTRICT, rules.as_raw_fd(), 0) }).map(drop)
 }
 
 /// Brings up the loopback interface of this network namespace.

@@ -9,6 +9,7 @@ use aci_core::contract::IsolationCapability;
 use aci_core::error::{Error, ErrorKind, Result};
 
 use crate::cgroup::layout;
+use crate::devices::{self, Gate};
 use crate::protocol::{CgroupPlan, Users};
 
 const PROBE: &str = "namespaces.new";
@@ -208,6 +209,7 @@ fn cgroups(parent: &str, root: bool, missing: &mut Vec<String>) -> Result<Option
         plan.v2 = None;
         plan.v2_controllers.clear();
     }
+    gate(&mut plan, missing);
     if plan.v2.is_none() && plan.v1.is_empty() {
         missing.push(format!(
             "{none}: no writable cgroup hierarchy is mounted (mount -t cgroup2 cgroup2 /sys/fs/cgroup)"
@@ -227,6 +229,31 @@ fn cgroups(parent: &str, root: bool, missing: &mut Vec<String>) -> Result<Option
         }
     }
     Ok(Some(plan))
+}
+
+/// How devices are held back: by a program in the v2 hierarchy, which costs next to nothing, or
+/// by the v1 controller.
+fn gate(plan: &mut CgroupPlan, missing: &mut Vec<String>) {
+    let program = plan.v2.as_ref().map(|_| devices::load(&devices::DEFAULT));
+    let controller = plan.v1.iter().any(|(name, _)| name == "devices");
+    plan.devices = match &program {
+        Some(Ok(_)) => Gate::Program,
+        _ if controller => Gate::Controller,
+        _ => Gate::None,
+    };
+    if plan.devices != Gate::Controller {
+        plan.v1.retain(|(name, _)| name != "devices");
+    }
+    if plan.devices == Gate::None {
+        let why = match program {
+            Some(Err(error)) => format!("the kernel takes no BPF program: {error}"),
+            _ => "neither a v2 hierarchy nor the v1 controller 'devices' is mounted".to_owned(),
+        };
+        missing.push(format!(
+            "devices are held back by mount flags and user namespaces alone, not by cgroups: \
+             {why} (run with CAP_BPF and CAP_NET_ADMIN)"
+        ));
+    }
 }
 
 /// Without root: a cgroup v2 directory that systemd has delegated to this user.

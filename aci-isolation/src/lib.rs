@@ -49,6 +49,11 @@
 //!   write to is mounted `nodev`, so that a device made by `mknod` is of no use.
 //! - `/proc` and `/sys` masked as Docker does, by mounts that are placed through the file systems'
 //!   own descriptors.
+//! - A device gate in the container's cgroup (a BPF program, or the v1 controller): only the
+//!   default devices open, whatever nodes a container gets hold of.
+//! - Landlock for the container's own program where the kernel has it, unless it may mount: nothing
+//!   outside of the root, and no look into processes that exec starts.
+//! - Resource limits that do not depend on those of the embedding program.
 //! - Paths that an image can shape are resolved by openat2 inside the root.
 //! - No descriptor of the agent reaches a program; a working directory outside of the root is
 //!   refused; the agent's own program is a sealed memory file.
@@ -96,6 +101,8 @@ mod capabilities;
 mod cgroup;
 mod channel;
 mod claim;
+#[allow(dead_code, reason = "parts of it are the agent's")]
+mod devices;
 mod host;
 mod launch;
 mod logs;

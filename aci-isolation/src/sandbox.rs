@@ -192,6 +192,9 @@ impl NamespaceSandbox {
             bounds: bounds(&container.limits),
             rights: self.rights(container)?,
             log_bytes: container.log_bytes,
+            devices: Vec::new(),
+            binds: Vec::new(),
+            rlimits: Vec::new(),
         })
     }
 

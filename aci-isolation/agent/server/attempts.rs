@@ -1,6 +1,6 @@
 //! Attempts of containers, from the request to the last trace.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::event::epoll::EventFlags;
@@ -14,9 +14,45 @@ use crate::container::{Container, Init, Phase};
 use crate::init::{self, Cradle, Said};
 use crate::log::Log;
 use crate::ownership;
-use crate::protocol::{Exit, Failure, Kind, Reply, Start, Users};
+use crate::devices::{self, Gate};
+use crate::protocol::{CgroupPlan, Exit, Failure, Kind, Reply, Start, Users};
 use crate::root::{self, Recipe};
 use crate::sys::{self, Forked};
+
+/// Lets a container use the default devices and those that it was given, and no others.
+fn hold_devices(
+    plan: &CgroupPlan,
+    path: &str,
+    directory: Option<&OwnedFd>,
+    default: Option<&OwnedFd>,
+    start: &Start,
+) -> Result<(), Failure> {
+    let what = || internal("holding devices back");
+    let rules: Vec<devices::Rule> = devices::DEFAULT
+        .into_iter()
+        .chain(start.devices.iter().map(|device| device.rule))
+        .collect();
+    match (plan.devices, directory) {
+        (Gate::Program, Some(directory)) => match default {
+            Some(program) if start.devices.is_empty() => devices::attach(program, directory),
+            _ => devices::load(&rules).and_then(|program| devices::attach(program, directory)),
+        }
+        .map_err(what()),
+        (Gate::Controller, _) => {
+            let base = plan.v1.iter().find(|(name, _)| name == "devices");
+            let Some((_, point)) = base else {
+                return Ok(());
+            };
+            let base = PathBuf::from(point).join(&plan.parent).join(path);
+            std::fs::write(base.join("devices.deny"), "a").map_err(what())?;
+            for line in devices::lines(&rules) {
+                std::fs::write(base.join("devices.allow"), line).map_err(what())?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
 
 impl Server {
     pub(super) fn start_queued(&mut self) {
@@ -117,6 +153,10 @@ impl Server {
                 }
             }
             meter = Meter::open(plan, &path);
+            let directory = cgroup.as_ref();
+            if !start.rights.privileged {
+                hold_devices(plan, &path, directory, self.device_program.as_ref(), &start)?;
+            }
         }
         let mut mounts = Vec::new();
         for (volume, path, read_only) in &start.mounts {

@@ -3,10 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::{self, EventFlags};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::pty::OpenptFlags;
 
 use super::{Server, Source, internal, now};
 use crate::cgroup::tree::Meter;
@@ -21,6 +19,10 @@ use crate::users;
 impl Server {
     /// Starts the container's own program.
     pub(super) fn launch(&mut self, name: &str) -> Result<(), Failure> {
+        let terminal = self
+            .containers
+            .get_mut(name)
+            .and_then(|container| container.handles.as_mut()?.terminal.take());
         let Some(container) = self.containers.get(name) else {
             return Ok(());
         };
@@ -36,8 +38,7 @@ impl Server {
             rustix::io::ioctl_fionbio(&read, true).map_err(root::failed("a pipe"))?;
             Ok((read, write))
         };
-        let (streams, outputs) = if let Some(size) = start.program.terminal {
-            let (outer, inner) = open_terminal(container, size)?;
+        let (streams, outputs) = if let Some([outer, inner]) = terminal {
             rustix::io::ioctl_fionbio(&outer, true).map_err(root::failed("a terminal"))?;
             (Streams::Terminal(inner), [Some(outer), None])
         } else {
@@ -99,6 +100,8 @@ impl Server {
             },
             rights: &start.rights,
             streams,
+            limits: &start.rlimits,
+            main: matches!(container.phase, Phase::Launching),
             report: report_inner,
             single_user: matches!(self.parts.users, Users::Single { .. }),
         };
@@ -271,43 +274,11 @@ impl Server {
     }
 }
 
-/// A new terminal of the container's own `/dev/pts`: outer and inner end. The inner one is got
-/// through the outer one's descriptor, not through a path that the container could change.
-fn open_terminal(
-    container: &Container,
-    (rows, cols): (u16, u16),
-) -> Result<(OwnedFd, OwnedFd), Failure> {
-    let what = || root::failed("opening a terminal");
-    let Some(directory) = container.handles.as_ref().map(|handles| &handles.root) else {
+/// A new terminal of the container's own `/dev/pts`: outer and inner end.
+fn open_terminal(container: &Container, size: (u16, u16)) -> Result<(OwnedFd, OwnedFd), Failure> {
+    let Some(handles) = &container.handles else {
         return Err(Failure::new(Kind::NotFound, "the container is not running"));
     };
-    let outer = rustix::fs::openat2(
-        directory,
-        "dev/pts/ptmx",
-        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )
-    .map_err(what())?;
-    let stat = rustix::fs::fstat(&outer).map_err(what())?;
-    if stat.st_rdev != rustix::fs::makedev(5, 2) {
-        return Err(Failure::new(
-            Kind::Conflict,
-            "the container has replaced its /dev/pts/ptmx",
-        ));
-    }
-    rustix::pty::unlockpt(&outer).map_err(what())?;
-    let inner = rustix::pty::ioctl_tiocgptpeer(
-        &outer,
-        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-    )
-    .map_err(what())?;
-    let size = rustix::termios::Winsize {
-        ws_row: rows,
-        ws_col: cols,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    rustix::termios::tcsetwinsize(&outer, size).map_err(what())?;
+    let [outer, inner] = root::open_terminal(&handles.root, "dev/pts/ptmx", size)?;
     Ok((outer, inner))
 }

@@ -3,7 +3,7 @@
 use crate::protocol::CgroupPlan;
 
 /// The v1 controllers that are used where they are mounted.
-const V1: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
+const V1: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "blkio", "devices"];
 
 /// Reads the hierarchies from the text of `/proc/self/mountinfo` (proc(5)). Controllers of the v2
 /// hierarchy are not in it and must be added by the caller.

@@ -85,6 +85,7 @@ fn controllers_are_handed_down_to_leaves() {
             .to_vec(),
         v1: Vec::new(),
         parent: "machine/aci".to_owned(),
+        ..CgroupPlan::default()
     };
     let bounds = Bounds {
         cpu_max: Some(25),

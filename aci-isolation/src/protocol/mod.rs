@@ -11,6 +11,8 @@ pub(crate) mod socket;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use crate::devices::{Gate, Rule};
+
 /// Grows with every change that an older side would misread.
 pub(crate) const VERSION: u32 = 2;
 
@@ -49,6 +51,8 @@ pub(crate) struct CgroupPlan {
     pub(crate) v2_controllers: Vec<String>,
     /// v1 controllers and the mount point of each.
     pub(crate) v1: Vec<(String, String)>,
+    /// How devices are held back.
+    pub(crate) devices: Gate,
     /// Path below each mount point under which sandboxes are made, without leading slash.
     pub(crate) parent: String,
 }
@@ -154,6 +158,18 @@ pub(crate) struct Rights {
     pub(crate) filter: Vec<u8>,
 }
 
+/// A device of the host in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Device {
+    /// Absolute path in the container.
+    pub(crate) path: String,
+    /// What it is and how it may be used.
+    pub(crate) rule: Rule,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
 /// A container to start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Start {
@@ -171,6 +187,12 @@ pub(crate) struct Start {
     pub(crate) bounds: Bounds,
     pub(crate) rights: Rights,
     pub(crate) log_bytes: u64,
+    /// Besides the default ones.
+    pub(crate) devices: Vec<Device>,
+    /// A file or directory of the host, where it goes, read-only.
+    pub(crate) binds: Vec<(String, String, bool)>,
+    /// Number of a resource (`RLIMIT_*`), soft and hard limit.
+    pub(crate) rlimits: Vec<(u32, u64, u64)>,
 }
 
 /// What a host asks. Descriptors go along where the variant says so.

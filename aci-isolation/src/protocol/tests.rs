@@ -64,6 +64,15 @@ fn request() -> impl Strategy<Value = Request> {
                         ..Rights::default()
                     },
                     log_bytes: u64::MAX,
+                    devices: vec![super::Device {
+                        path: "/dev/x".into(),
+                        rule: crate::devices::DEFAULT[2],
+                        mode: 0o660,
+                        uid: 1,
+                        gid: 2,
+                    }],
+                    binds: vec![("/usr/lib/x".into(), "/lib/x".into(), true)],
+                    rlimits: vec![(7, 1, u64::MAX)],
                 }))
             }),
     ]
