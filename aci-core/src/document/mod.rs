@@ -46,7 +46,9 @@ mod yaml;
 mod yaml_text;
 
 pub use limits::{MAX_BYTES, MAX_DEPTH};
-pub use read::{Document, Format, Kind, Reading, decode, inspect, inspect_node, parse, read};
+pub use read::{
+    Document, Format, Kind, Reading, decode, inspect, inspect_as, inspect_node, parse, read,
+};
 pub use source_map::SourceMap;
 pub use write::WriteOptions;
 

@@ -239,9 +239,21 @@ pub fn inspect_node(node: &Node) -> Reading {
     reading
 }
 
+/// Reads a tree as what its reader knows it to be, such as the body of a request to an address:
+/// one group or one profile, whatever its properties look like. See [`inspect`].
+pub fn inspect_as(node: &Node, profile: bool) -> Reading {
+    let mut reading = Reading::default();
+    reading.resource_as(node, "", profile);
+    reading
+}
+
 impl Reading {
     /// Reads one group or profile; all paths start with `prefix`.
     fn resource(&mut self, node: &Node, prefix: &str) {
+        self.resource_as(node, prefix, Kind::of(node) == Kind::Profile);
+    }
+
+    fn resource_as(&mut self, node: &Node, prefix: &str, profile: bool) {
         let text = node.get("apiVersion").and_then(Node::text);
         let version = text.and_then(|text| text.parse::<ApiVersion>().ok());
         let mut places = BTreeMap::new();
@@ -257,7 +269,7 @@ impl Reading {
             );
             reader.warning_at("apiVersion", "UnknownApiVersion", place, message);
         }
-        if Kind::of(node) == Kind::Profile {
+        if profile {
             self.document
                 .profiles
                 .push(ContainerGroupProfile::read(node, &mut reader));

@@ -48,7 +48,7 @@ impl fmt::Debug for Access<'_> {
 }
 
 /// Who somebody is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Principal {
     /// An id that stays: the object id of a token, the name of a certificate.
     pub id: String,

@@ -16,7 +16,6 @@ use http_body_util::BodyExt as _;
 use super::Front;
 use super::auth::Principal;
 use super::error::{ArmError, ArmResult};
-use super::route::Route;
 
 /// What the server knows of a request's connection; put into the request's extensions by whoever
 /// accepts connections. Without it a connection counts as plain and its peer as unknown.
@@ -116,12 +115,37 @@ impl Call {
         }
     }
 
+    /// The body as a JSON value, for what has no model here.
+    ///
+    /// # Errors
+    /// As [`Call::json`].
+    pub(crate) async fn value_of_body(&mut self) -> ArmResult<serde_json::Value> {
+        // Read twice, so that limits of size and depth hold and a key that stands twice is told.
+        let text = self.text().await?;
+        document::parse(&text, Format::Json)?;
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
+            ArmError::bad_request(
+                "InvalidRequestContent",
+                format!(
+                    "The body is not JSON (line {}, column {}).",
+                    e.line(),
+                    e.column()
+                ),
+            )
+        })
+    }
+
     /// The body as JSON.
     ///
     /// # Errors
     /// As [`Call::bytes`]; `InvalidRequestContent` if it is no JSON, `UnsupportedMediaType` if the
     /// request says that it is something else.
     pub(crate) async fn json(&mut self) -> ArmResult<Node> {
+        let text = self.text().await?;
+        Ok(document::parse(&text, Format::Json)?)
+    }
+
+    async fn text(&mut self) -> ArmResult<String> {
         let bytes = self.bytes().await?;
         if !bytes.is_empty() && !is_json(&self.parts.headers) {
             return Err(ArmError::new(
@@ -130,8 +154,7 @@ impl Call {
                 "The request's content type is not supported; send 'application/json'.",
             ));
         }
-        let text = document::decode(&bytes)?;
-        Ok(document::parse(&text, Format::Json)?)
+        Ok(document::decode(&bytes)?)
     }
 }
 
@@ -185,9 +208,4 @@ pub(crate) fn query(text: Option<&str>) -> BTreeMap<String, String> {
             .or_insert_with(|| decode(value));
     }
     map
-}
-
-/// What a request is matched to, for the log.
-pub(crate) fn named(route: Option<&Route>) -> &'static str {
-    route.map_or("unknown", |r| r.action)
 }

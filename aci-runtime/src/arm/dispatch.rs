@@ -14,7 +14,7 @@ use super::auth::{Access, Need, Principal};
 use super::call::{self, Call};
 use super::error::{ArmError, ArmResult};
 use super::route::{self, Found};
-use super::{Front, reply};
+use super::{Front, reply, scope};
 
 /// Answers a request. Every answer has its ids and headers, and refusals ARM's form.
 pub(crate) async fn dispatch(front: Arc<Front>, request: Request) -> Response {
@@ -121,6 +121,21 @@ async fn answer(front: Arc<Front>, request: Request, request_id: String) -> ArmR
     };
     let query = call::query(parts.uri.query());
     let version = route.version(query.get("api-version").map(String::as_str))?;
+    if let Some(subscription) = values.get("subscriptionId")
+        && !scope::knows(&front, subscription)
+    {
+        let shown: String = subscription.chars().take(60).collect();
+        return Err(ArmError::new(
+            StatusCode::NOT_FOUND,
+            "SubscriptionNotFound",
+            format!("The subscription '{shown}' could not be found."),
+        ));
+    }
+    let rates = front.options.rates;
+    let subscription = values.get("subscriptionId").map(String::as_str);
+    let left = front
+        .meter
+        .take(rates, subscription, route, front.engine.now())?;
     let handler = route.handler;
     let call = Call {
         front: Arc::clone(&front),
@@ -132,5 +147,15 @@ async fn answer(front: Arc<Front>, request: Request, request_id: String) -> ArmR
         principal,
         request_id,
     };
-    handler(call).await
+    let mut response = match handler(call).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::debug!(%error, "refused");
+            error.into_response()
+        }
+    };
+    for (name, left) in left {
+        reply::header(&mut response, name, &left.to_string());
+    }
+    Ok(response)
 }

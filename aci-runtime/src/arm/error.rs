@@ -16,26 +16,29 @@ pub type ArmResult<T = Response> = Result<T, ArmError>;
 ///
 /// Messages name fields and rules, never secrets.
 #[derive(Clone, Debug)]
-pub struct ArmError {
+pub struct ArmError(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
     status: StatusCode,
     code: String,
     message: String,
     target: Option<String>,
-    details: Vec<Self>,
+    details: Vec<ArmError>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ArmError {
     /// An error with a code of ARM's or ACI's and a sentence.
     pub fn new(status: StatusCode, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Inner {
             status,
             code: code.into(),
             message: message.into(),
             target: None,
             details: Vec::new(),
             headers: Vec::new(),
-        }
+        }))
     }
 
     /// 400 with a code.
@@ -124,14 +127,14 @@ impl ArmError {
     /// What it is about: a property or a resource.
     #[must_use]
     pub fn target(mut self, target: impl Into<String>) -> Self {
-        self.target = Some(target.into());
+        self.0.target = Some(target.into());
         self
     }
 
     /// One more of several errors.
     #[must_use]
     pub fn detail(mut self, detail: Self) -> Self {
-        self.details.push(detail);
+        self.0.details.push(detail);
         self
     }
 
@@ -139,7 +142,7 @@ impl ArmError {
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.push((name, value));
+            self.0.headers.push((name, value));
         }
         self
     }
@@ -147,30 +150,30 @@ impl ArmError {
     /// The status.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The code.
     #[must_use]
     pub fn code(&self) -> &str {
-        &self.code
+        &self.0.code
     }
 
     /// The sentence.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The value of `error` in the body.
     #[must_use]
     pub fn to_value(&self) -> Value {
-        let mut value = json!({"code": self.code, "message": self.message});
-        if let Some(target) = &self.target {
+        let mut value = json!({"code": self.0.code, "message": self.0.message});
+        if let Some(target) = &self.0.target {
             value["target"] = json!(target);
         }
-        if !self.details.is_empty() {
-            value["details"] = self.details.iter().map(Self::to_value).collect();
+        if !self.0.details.is_empty() {
+            value["details"] = self.0.details.iter().map(Self::to_value).collect();
         }
         value
     }
@@ -180,16 +183,16 @@ impl ArmError {
     pub fn into_response(self) -> Response {
         let body = json!({"error": self.to_value()}).to_string();
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/json; charset=utf-8"),
         );
-        if let Ok(code) = HeaderValue::from_str(&self.code) {
+        if let Ok(code) = HeaderValue::from_str(&self.0.code) {
             headers.insert(HeaderName::from_static("x-ms-error-code"), code);
         }
-        for (name, value) in self.headers {
+        for (name, value) in self.0.headers {
             headers.insert(name, value);
         }
         response
@@ -198,7 +201,7 @@ impl ArmError {
 
 impl fmt::Display for ArmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.status, self.code, self.message)
+        write!(f, "{} {}: {}", self.0.status, self.0.code, self.0.message)
     }
 }
 
@@ -263,13 +266,13 @@ impl From<Error> for ArmError {
         let mut answer = Self::new(status, code, message);
         match error.problems() {
             [] => {}
-            [one] => answer.target = (!one.path.is_empty()).then(|| one.path.clone()),
+            [one] => answer.0.target = (!one.path.is_empty()).then(|| one.path.clone()),
             many => {
-                answer.details = many
+                answer.0.details = many
                     .iter()
                     .map(|p| {
                         let mut detail = Self::new(status, &p.code, &p.message);
-                        detail.target = (!p.path.is_empty()).then(|| p.path.clone());
+                        detail.0.target = (!p.path.is_empty()).then(|| p.path.clone());
                         detail
                     })
                     .collect();

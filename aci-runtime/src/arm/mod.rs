@@ -56,25 +56,39 @@
 //! operations are journaled in a [`ResourceStore`](aci_core::contract::ResourceStore) before they
 //! are answered.
 
+// Handlers have one form, whether they wait for something or not.
+#![allow(clippy::unused_async)]
+
 pub mod access;
 mod auth;
 mod call;
+mod deployment;
 mod dispatch;
 mod error;
 mod exec;
 mod groups;
 mod monitor;
+mod operation;
 mod options;
+mod page;
+mod power;
+mod profile;
 mod provider;
+mod rate;
 mod records;
 mod reply;
+mod resources;
 mod route;
+mod scope;
 mod sessions;
+mod shape;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use aci_core::contract::ResourceStore;
 use aci_core::error::{Error, ErrorKind, Result};
@@ -109,6 +123,22 @@ pub(crate) struct Front {
     pub(crate) streams: TaskTracker,
     /// Ends them.
     pub(crate) closing: CancellationToken,
+    pub(crate) meter: rate::Meter,
+    /// Operations that were begun.
+    pub(crate) begun: AtomicU64,
+    /// Changes of one resource happen one after the other; unrelated ones may wait for each other,
+    /// too, but not for long.
+    turns: [tokio::sync::Mutex<()>; 64],
+}
+
+impl Front {
+    /// Waits until nobody else changes the resource of this key.
+    pub(crate) async fn turn(&self, key: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        key.to_lowercase().hash(&mut hasher);
+        let at = usize::try_from(hasher.finish() % 64).unwrap_or_default();
+        self.turns[at].lock().await
+    }
 }
 
 impl fmt::Debug for Front {
@@ -202,10 +232,14 @@ impl ArmApiBuilder {
             exposition: self.exposition,
             streams: TaskTracker::new(),
             closing: CancellationToken::new(),
+            meter: rate::Meter::default(),
+            begun: AtomicU64::new(0),
+            turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
         });
         if let Some(every) = front.options.measure_every {
             front.monitor.start(&front.engine, every);
         }
+        front.resume().await?;
         Ok(ArmApi { front })
     }
 }
@@ -214,9 +248,15 @@ impl ArmApiBuilder {
 fn routes() -> Vec<Route> {
     [
         provider::routes(),
+        scope::routes(),
         groups::routes(),
         exec::routes(),
         monitor::routes(),
+        power::routes(),
+        profile::routes(),
+        operation::routes(),
+        resources::routes(),
+        deployment::routes(),
     ]
     .concat()
 }

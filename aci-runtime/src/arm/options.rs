@@ -18,6 +18,10 @@ pub struct ArmOptions {
     /// Where clients reach this server, such as `https://aci.example.org:8443`. Default: as each
     /// request's `Host` says it.
     pub base_url: Option<String>,
+    /// Where clients get tokens. Default: this server.
+    pub login_endpoint: Option<String>,
+    /// The cloud's name in `/metadata/endpoints`. Default: `Local`.
+    pub cloud_name: String,
     /// Whether a resource group that does not exist is made by the first resource that is put into
     /// it. Default: yes. ARM refuses with `ResourceGroupNotFound`.
     pub implicit_resource_groups: bool,
@@ -46,6 +50,8 @@ impl Default for ArmOptions {
                 "local".to_owned(),
             )],
             base_url: None,
+            login_endpoint: None,
+            cloud_name: "Local".to_owned(),
             implicit_resource_groups: true,
             max_body: MAX_BYTES,
             body_timeout: Duration::from_secs(30),

@@ -11,13 +11,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
+/// A record, which may hold secrets.
+type Bytes = Arc<Zeroizing<Vec<u8>>>;
+
 /// All records, by kind and name: `resourceGroup/<subscription>/<name>`. Keys are in lower case.
 ///
 /// A clone shares them. Writes are journaled, then seen.
 #[derive(Clone)]
 pub(crate) struct Records {
     store: Arc<dyn ResourceStore>,
-    kept: Arc<RwLock<BTreeMap<String, Arc<Zeroizing<Vec<u8>>>>>>,
+    kept: Arc<RwLock<BTreeMap<String, Bytes>>>,
     /// Held while a write is journaled, so that memory and journal have one order.
     order: Arc<tokio::sync::Mutex<()>>,
 }
@@ -82,9 +85,16 @@ impl Records {
         read(key, &bytes)
     }
 
-    pub(crate) fn contains(&self, key: &str) -> bool {
+    /// The keys that begin so.
+    pub(crate) fn keys(&self, prefix: &str) -> Vec<String> {
+        let prefix = prefix.to_lowercase();
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        kept.contains_key(&key.to_lowercase())
+        let from = (Bound::Included(prefix.clone()), Bound::Unbounded);
+        kept.range::<String, _>(from)
+            .map(|(key, _)| key)
+            .take_while(|key| key.starts_with(&prefix))
+            .cloned()
+            .collect()
     }
 
     /// All records whose keys begin so, by key.
@@ -93,7 +103,7 @@ impl Records {
         let found: Vec<_> = {
             let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
             let from = (Bound::Included(prefix.clone()), Bound::Unbounded);
-            kept.range(from)
+            kept.range::<String, _>(from)
                 .take_while(|(key, _)| key.starts_with(&prefix))
                 .map(|(key, bytes)| (key.clone(), Arc::clone(bytes)))
                 .collect()

@@ -137,6 +137,18 @@ impl Group {
         reply::view(&self.record())
     }
 
+    /// The document and its provisioning state, without the instance views: what a list shows.
+    #[must_use]
+    pub fn summary(&self) -> ContainerGroup {
+        reply::summary(&self.record())
+    }
+
+    /// When the group was first created.
+    #[must_use]
+    pub fn created(&self) -> Timestamp {
+        self.record().created
+    }
+
     /// The group's state.
     #[must_use]
     pub fn state(&self) -> GroupState {
@@ -221,6 +233,52 @@ impl Group {
             }
         })
         .await
+    }
+
+    /// Waits until the last creation, change, start or restart has come to its end: all containers
+    /// were started, or have ended, or the group was stopped. Unlike [`Group::running`] it does not
+    /// mind how containers end.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) with ACI's code if the provisioning failed;
+    /// [`NotFound`](ErrorKind::NotFound) if the group was deleted;
+    /// [`Cancelled`](ErrorKind::Cancelled) if the engine shut down.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn provisioned(&self) -> Result<()> {
+        self.until("group.provisioned", |snapshot| {
+            let lifecycle = &snapshot.record.lifecycle;
+            if snapshot.record.lifecycle.is_deleting() {
+                return Some(Err(not_found(&self.group)));
+            }
+            match lifecycle.provisioning_state() {
+                ProvisioningState::Failed => Some(Err(self.failure(&snapshot.record))),
+                ProvisioningState::Succeeded if lifecycle.is_up() || lifecycle.has_ended() => {
+                    Some(Ok(()))
+                }
+                _ => None,
+            }
+        })
+        .await
+    }
+
+    /// Whether [`Group::provisioned`] would return at once.
+    #[must_use]
+    pub fn is_provisioned(&self) -> bool {
+        let record = self.record();
+        let lifecycle = &record.lifecycle;
+        match lifecycle.provisioning_state() {
+            ProvisioningState::Failed => true,
+            ProvisioningState::Succeeded => lifecycle.is_up() || lifecycle.has_ended(),
+            _ => false,
+        }
+    }
+
+    /// Whether the group is being deleted.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.record().lifecycle.is_deleting()
     }
 
     /// Waits until the group has ended: succeeded, failed or stopped.

@@ -26,14 +26,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aci_core::bill::Rate;
 use aci_core::contract::{
-    Clock, GroupRecord, GroupStore, ImageStore, Isolation, IsolationCapability, NetworkCapability,
-    NetworkDriver, Sandbox, VolumeDriver,
+    Clock, GroupRecord, GroupStore, Image, ImageStore, Isolation, IsolationCapability,
+    NetworkCapability, NetworkDriver, Sandbox, VolumeDriver,
 };
 use aci_core::error::{Applied, Error, ErrorKind, Result};
 use aci_core::id::{GroupRef, SandboxId};
 use aci_core::lifecycle::{Action, Command, Lifecycle, Plan};
 use aci_core::model::ContainerGroup;
 use aci_core::size::{Capacity, GroupSize, InUse, Limits, Quota};
+use aci_core::time::Timestamp;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -429,6 +430,37 @@ impl Engine {
     #[must_use]
     pub fn usage(&self) -> Usage {
         lock(&self.shared.seats).usage()
+    }
+
+    /// Whether a document would be accepted, leaving aside whether there is room.
+    ///
+    /// # Errors
+    /// As [`Engine::create_or_update_as`], with all problems of the document.
+    pub fn validate(&self, document: &ContainerGroup) -> Result<()> {
+        self.shared.check(document)
+    }
+
+    /// The images that are on the machine.
+    ///
+    /// # Errors
+    /// The image store's.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn images(&self) -> Result<Vec<Image>> {
+        guard::caught("images.list", self.shared.images.list()).await
+    }
+
+    /// The settings that the engine was built with.
+    #[must_use]
+    pub fn options(&self) -> &EngineOptions {
+        &self.shared.options
+    }
+
+    /// The engine's time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
     }
 
     /// What the isolation can do on this machine.

@@ -28,11 +28,23 @@ pub(crate) fn without_read_only(document: &mut ContainerGroup) {
 /// The document with everything that an answer adds. Secrets stay in their type, which does not
 /// serialise them.
 pub(crate) fn view(record: &GroupRecord) -> ContainerGroup {
+    let mut group = addressed(record);
+    record.lifecycle.write_views(&mut group);
+    group
+}
+
+/// [`view`] without the instance views.
+pub(crate) fn summary(record: &GroupRecord) -> ContainerGroup {
+    let mut group = addressed(record);
+    let state = record.lifecycle.provisioning_state();
+    group.properties.provisioning_state = Some(state.as_str().to_owned());
+    group
+}
+
+fn addressed(record: &GroupRecord) -> ContainerGroup {
     let mut group = record.document.clone();
-    let lifecycle = &record.lifecycle;
     group.id = Some(record.group.resource_id());
     group.type_ = Some(TYPE.to_owned());
-    lifecycle.write_views(&mut group);
     let properties = &mut group.properties;
     if let (Some(address), Some(attachment)) = (&mut properties.ip_address, &record.attachment) {
         if let Some(ip) = attachment.ip {
