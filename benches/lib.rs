@@ -5,5 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod contest;
+pub mod peers;
 pub mod report;
 pub mod stats;

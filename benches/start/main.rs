@@ -90,7 +90,7 @@ async fn measure(
         add("start-floor", peers::Floor::new(setup).map(boxed));
         add("start-crun", peers::Oci::new(setup, "crun").map(boxed));
         add("start-runc", peers::Oci::new(setup, "runc").map(boxed));
-        add("start-ctr", peers::Containerd::new(setup).map(boxed));
+        add("start-ctr", peers::CtrRun::new(setup).map(boxed));
     }
 
     let before = report::load();

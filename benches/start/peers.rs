@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use aci_benches::contest::{Contestant, Sample, milliseconds};
+use aci_benches::peers::{Containerd, find, first_line};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -52,23 +53,6 @@ fn timed_legacy(mut command: Command) -> anyhow::Result<Sample> {
     thread
         .join()
         .map_err(|_| anyhow::anyhow!("the thread for {UNIFIED} panicked"))?
-}
-
-/// The program of a package in PATH or where Debian puts it.
-fn find(program: &str, package: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .chain(["/usr/sbin", "/usr/bin"])
-        .map(|directory| Path::new(directory).join(program))
-        .find(|path| path.is_file())
-        .with_context(|| format!("{program} is not installed (Debian package {package})"))
-}
-
-fn first_line(program: &Path) -> String {
-    let output = Command::new(program).arg("--version").output();
-    let text = output.map(|output| output.stdout).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// crun or runc: `run` makes, starts, awaits and deletes a container.
@@ -235,100 +219,30 @@ fn seccomp() -> Value {
     })
 }
 
-/// containerd, started by the bench on directories and a socket of its own.
-pub(crate) struct Containerd {
+/// `ctr run` with containerd.
+pub(crate) struct CtrRun {
     name: String,
-    ctr: PathBuf,
+    containerd: Containerd,
     root: PathBuf,
-    directory: PathBuf,
-    daemon: Child,
     count: u32,
 }
 
-impl Containerd {
+impl CtrRun {
     pub(crate) fn new(setup: &Arc<Setup>) -> anyhow::Result<Self> {
-        let ctr = find("ctr", "containerd")?;
         find("containerd-shim-runc-v2", "containerd")?;
         find("runc", "runc")?;
-        let program = find("containerd", "containerd")?;
-        let directory = setup.directory().join("containerd");
-        fs::create_dir_all(&directory)?;
-        let path = |name: &str| directory.join(name);
-        let text = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\n\
-             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
-            path("root"),
-            path("state"),
-            path("sock"),
-            path("sock.ttrpc")
-        );
-        fs::write(path("config.toml"), text)?;
-        let log = fs::File::create(path("log"))?;
-        let daemon = Command::new(&program)
-            .arg("--config")
-            .arg(path("config.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        let version = first_line(&program);
-        let version = version.split(' ').nth(2).unwrap_or_default();
-        let mut this = Self {
-            name: format!("ctr run {version}"),
-            ctr,
+        let containerd = Containerd::start(&setup.directory().join("containerd"))?;
+        Ok(Self {
+            name: format!("ctr run {}", containerd.version()),
+            containerd,
             root: setup.root(),
-            daemon,
             count: 0,
-            directory,
-        };
-        let mut last = String::new();
-        for _ in 0..100 {
-            std::thread::sleep(Duration::from_millis(100));
-            if let Some(status) = this.daemon.try_wait()? {
-                let log = fs::read_to_string(this.directory.join("log")).unwrap_or_default();
-                let line = log.lines().last().unwrap_or_default().to_owned();
-                anyhow::bail!("containerd ended with {status}: {line}");
-            }
-            let output = this.command().arg("version").output()?;
-            if output.status.success() {
-                return Ok(this);
-            }
-            last = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        }
-        anyhow::bail!("containerd does not answer: {last}")
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.ctr);
-        command
-            .arg("--address")
-            .arg(self.directory.join("sock"))
-            .args(["--namespace", "aci-bench"]);
-        command
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        // SIGTERM lets it close its files; what is left of them goes with the directory.
-        let _ = Command::new("kill")
-            .arg(self.daemon.id().to_string())
-            .status();
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(5) {
-            if !matches!(self.daemon.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
+        })
     }
 }
 
 #[async_trait(?Send)]
-impl Contestant for Containerd {
+impl Contestant for CtrRun {
     fn name(&self) -> &str {
         &self.name
     }
@@ -336,7 +250,7 @@ impl Contestant for Containerd {
     async fn run(&mut self) -> anyhow::Result<Sample> {
         self.count += 1;
         let id = format!("bench-{}-{}", std::process::id(), self.count);
-        let mut command = self.command();
+        let mut command = self.containerd.ctr();
         command.args(["run", "--rm", "--seccomp", "--cgroup"]);
         command.arg(format!("/aci-{id}"));
         command.args(["--memory-limit", &MEMORY.to_string(), "--rootfs"]);
