@@ -14,9 +14,13 @@ use std::process::Command;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::de::DeserializeOwned;
 
 use crate::cgroup::tree;
-use crate::protocol::{Boot, Bounds, CgroupPlan, Failure, Kind, Reply, Source, Users, VERSION, frame, socket};
+use crate::protocol::{
+    Boot, Bounds, CgroupPlan, Failure, Identity, Kind, Purpose, Reply, Source, Users, VERSION,
+    frame, socket,
+};
 use crate::root::failed;
 use crate::server::Server;
 use crate::sys::{self, Forked};
@@ -66,21 +70,24 @@ fn say(host: &OwnedFd, reply: &Reply, fds: &[&OwnedFd]) {
     }
 }
 
-fn hear(host: &OwnedFd) -> Result<Boot, Failure> {
-    let mut decoder = frame::Decoder::default();
+/// The next message of the host; `None` if it has gone away.
+fn hear<T: DeserializeOwned>(
+    host: &OwnedFd,
+    decoder: &mut frame::Decoder,
+) -> Result<Option<T>, Failure> {
     let mut fds = VecDeque::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        match decoder.next::<Boot>() {
-            Ok(Some((boot, _))) => {
+        match decoder.next::<T>() {
+            Ok(Some((message, _))) => {
                 zeroize::Zeroize::zeroize(&mut buffer);
-                return Ok(boot);
+                return Ok(Some(message));
             }
             Ok(None) => {}
             Err(malformed) => return Err(Failure::new(Kind::Internal, malformed.to_string())),
         }
         match socket::receive(host, &mut buffer, &mut fds) {
-            Ok(0) => return Err(Failure::new(Kind::Internal, "the host has gone away")),
+            Ok(0) => return Ok(None),
             Ok(read) => decoder.push(&buffer[..read]),
             Err(error) => return Err(io_failure("reading from the host")(error)),
         }
@@ -88,7 +95,10 @@ fn hear(host: &OwnedFd) -> Result<Boot, Failure> {
 }
 
 fn start(host: &OwnedFd) -> Result<(), Failure> {
-    let boot = hear(host)?;
+    let mut decoder = frame::Decoder::default();
+    let Some(boot) = hear::<Boot>(host, &mut decoder)? else {
+        return Ok(());
+    };
     if boot.version != VERSION {
         return Err(Failure::new(
             Kind::Unsupported,
@@ -126,7 +136,7 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
                 sys::exit_now(1);
             }
             drop(mapped_read);
-            if boot.probe {
+            if boot.purpose == Purpose::Probe {
                 let reply = match root::probe()
                     .and_then(|()| inside.as_ref().map_or(Ok(()), users::probe))
                 {
@@ -136,9 +146,30 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
                 say(host, &reply, &[]);
                 sys::exit_now(0);
             }
-            let traces = boot.cgroup.clone().map(|plan| (plan, boot.id.clone()));
-            match become_agent(boot, inside) {
+            let failed = |failure| -> ! {
+                say(host, &Reply::Failed(failure), &[]);
+                sys::exit_now(1)
+            };
+            if let Err(failure) = prepare(&boot, inside.is_some()) {
+                failed(failure);
+            }
+            if boot.purpose == Purpose::Spare {
+                match sys::own_pidfd() {
+                    Ok(own) => say(host, &Reply::Done, &[&own]),
+                    Err(error) => failed(io_failure("opening the agent's pidfd")(error)),
+                }
+            }
+            let identity = match hear::<Identity>(host, &mut decoder) {
+                Ok(Some(identity)) => identity,
+                // Nobody needs it any more.
+                Ok(None) => sys::exit_now(0),
+                Err(failure) => failed(failure),
+            };
+            drop(decoder);
+            let traces = boot.cgroup.clone().map(|plan| (plan, identity.id.clone()));
+            match become_agent(boot, &identity, inside) {
                 Ok((server, network)) => {
+                    drop(identity);
                     let hello = Reply::Hello {
                         version: VERSION,
                         id: server.id().to_owned(),
@@ -151,8 +182,7 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
                     if let Some((plan, id)) = traces {
                         let _ = tree::remove(&plan, &id);
                     }
-                    say(host, &Reply::Failed(failure), &[]);
-                    sys::exit_now(1)
+                    failed(failure)
                 }
             }
         }
@@ -263,8 +293,8 @@ fn map_users(pid: i32, users: &Users) -> Result<(), Failure> {
     }
 }
 
-/// Runs in the sandbox's namespaces.
-fn become_agent(boot: Boot, users: Option<OwnedFd>) -> Result<(Server, OwnedFd), Failure> {
+/// What needs no identity; runs in the sandbox's namespaces.
+fn prepare(boot: &Boot, mapped: bool) -> Result<(), Failure> {
     sys::set_name(c"aci-agent");
     let _ = rustix::process::setsid();
     if boot.users.rootless() {
@@ -275,7 +305,7 @@ fn become_agent(boot: Boot, users: Option<OwnedFd>) -> Result<(Server, OwnedFd),
         };
         sys::become_user(0, 0, groups).map_err(io_failure("becoming the namespace's root"))?;
     }
-    if users.is_some() {
+    if mapped {
         // New files shall belong to the group's root, at the will of a process with all rights.
         sys::keep_rights_over_ids().map_err(io_failure("keeping rights"))?;
     }
@@ -296,18 +326,35 @@ fn become_agent(boot: Boot, users: Option<OwnedFd>) -> Result<(Server, OwnedFd),
         MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
     )
     .map_err(failed("separating mounts"))?;
-    rustix::system::sethostname(boot.hostname.as_bytes())
+    set_up_network(boot)
+}
+
+/// Becomes the agent of one sandbox.
+fn become_agent(
+    boot: Boot,
+    identity: &Identity,
+    users: Option<OwnedFd>,
+) -> Result<(Server, OwnedFd), Failure> {
+    if boot.purpose == Purpose::Spare {
+        // What it has to say before it ends shall be found with the sandbox.
+        let _ = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(Path::new(&identity.dir).join("agent.err"))
+            .and_then(|errors| sys::put(&errors, 2));
+    }
+    sys::show_argument(&identity.id);
+    rustix::system::sethostname(identity.hostname.as_bytes())
         .map_err(failed("setting the host name"))?;
-    set_up_network(&boot)?;
     if let Some(plan) = &boot.cgroup {
-        tree::create(plan, &boot.id, &boot.bounds, false, false)
+        tree::create(plan, &identity.id, &identity.bounds, false, false)
             .map_err(io_failure("making the group's cgroup"))?;
     }
     let (volumes, shm) = {
         let _owner = users::Owner::new(&boot.users);
-        make_volumes(&boot, users.as_ref())?
+        make_volumes(identity, users.as_ref())?
     };
-    let listener = listen(&boot)?;
+    let listener = listen(identity)?;
     let network = rustix::fs::open(
         "/proc/self/ns/net",
         OFlags::RDONLY | OFlags::CLOEXEC,
@@ -318,18 +365,18 @@ fn become_agent(boot: Boot, users: Option<OwnedFd>) -> Result<(Server, OwnedFd),
         .try_clone()
         .map_err(io_failure("opening the network namespace"))?;
     let server = Server::new(server::Parts {
-        id: boot.id.clone(),
-        dir: boot.dir.clone(),
-        users: boot.users.clone(),
+        id: identity.id.clone(),
+        dir: identity.dir.clone(),
+        users: boot.users,
         inside: users,
-        cgroup: boot.cgroup.clone(),
+        cgroup: boot.cgroup,
         volumes,
         shm,
         listener,
         network,
     })
     .map_err(io_failure("starting the agent"))?;
-    record(&boot)?;
+    record(identity)?;
     Ok((server, again))
 }
 
@@ -359,8 +406,8 @@ fn set_up_network(boot: &Boot) -> Result<(), Failure> {
 pub(crate) type Volumes = BTreeMap<String, (PathBuf, bool)>;
 
 /// Mounts the volumes once, where only the agent's mount namespace has them.
-fn make_volumes(boot: &Boot, users: Option<&OwnedFd>) -> Result<(Volumes, PathBuf), Failure> {
-    let base = Path::new(&boot.dir).join("mnt");
+fn make_volumes(identity: &Identity, users: Option<&OwnedFd>) -> Result<(Volumes, PathBuf), Failure> {
+    let base = Path::new(&identity.dir).join("mnt");
     let what = || io_failure("making places for volumes");
     let private = |path: &Path| {
         std::fs::DirBuilder::new()
@@ -391,7 +438,7 @@ fn make_volumes(boot: &Boot, users: Option<&OwnedFd>) -> Result<(Volumes, PathBu
     mount_at(&memory, &shm)?;
 
     let mut volumes = Volumes::new();
-    for (index, volume) in boot.volumes.iter().enumerate() {
+    for (index, volume) in identity.volumes.iter().enumerate() {
         let place = base.join(index.to_string());
         private(&place).map_err(what())?;
         let name = &volume.name;
@@ -466,10 +513,10 @@ fn mount_at(mount: &OwnedFd, place: &Path) -> Result<(), Failure> {
 }
 
 /// Opens the socket that hosts connect to.
-fn listen(boot: &Boot) -> Result<OwnedFd, Failure> {
+fn listen(identity: &Identity) -> Result<OwnedFd, Failure> {
     let what = || failed("opening the agent's socket");
     let directory = rustix::fs::open(
-        boot.dir.as_str(),
+        identity.dir.as_str(),
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
@@ -500,7 +547,7 @@ fn listen(boot: &Boot) -> Result<OwnedFd, Failure> {
 }
 
 /// Leaves who the agent is for later hosts: a file that appears as a whole.
-fn record(boot: &Boot) -> Result<(), Failure> {
+fn record(identity: &Identity) -> Result<(), Failure> {
     let what = || io_failure("recording the agent");
     // The mounted /proc is the host's, so this is the pid that hosts see.
     let stat = std::fs::read_to_string("/proc/self/stat").map_err(what())?;
@@ -508,7 +555,7 @@ fn record(boot: &Boot) -> Result<(), Failure> {
     let started = crate::procfs::start_time(&stat).unwrap_or(0);
     let system = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let text = format!("{VERSION} {pid} {started} {}\n", system.trim());
-    let directory = Path::new(&boot.dir);
+    let directory = Path::new(&identity.dir);
     std::fs::write(directory.join("agent.new"), text).map_err(what())?;
     std::fs::rename(directory.join("agent.new"), directory.join("agent")).map_err(what())
 }

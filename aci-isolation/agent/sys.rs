@@ -212,6 +212,46 @@ pub(crate) fn set_name(name: &CStr) {
     let _ = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
 }
 
+/// This process's own pidfd, by which another one can wait for its end.
+pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_open(
+        rustix::process::getpid(),
+        rustix::process::PidfdFlags::empty(),
+    )?)
+}
+
+/// Replaces the text of the program's only argument, for readers of a process list. What does not
+/// fit into the space that it has from the start is cut off.
+pub(crate) fn show_argument(text: &str) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in brackets may hold anything; arg_start and arg_end are fields 48 and 49 (proc(5)).
+    let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+    let mut address = |nth| fields.nth(nth).and_then(|field| field.parse::<usize>().ok());
+    let (Some(start), Some(end)) = (address(45), address(0)) else {
+        return;
+    };
+    let Some(length) = end.checked_sub(start) else {
+        return;
+    };
+    if start == 0 || length > 4096 {
+        return;
+    }
+    // SAFETY: the kernel says that these addresses hold the strings of argv, which are this
+    // process's own writable memory; the agent has one thread and never reads its arguments, so no
+    // reference to them exists.
+    let area = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, length) };
+    let Some(first) = area.iter().position(|byte| *byte == 0) else {
+        return;
+    };
+    // The last byte stays the end of the text.
+    if let Some(argument) = area.get_mut(first + 1..length - 1) {
+        let text = text.bytes().chain(std::iter::repeat(0));
+        for (to, from) in argument.iter_mut().zip(text) {
+            *to = from;
+        }
+    }
+}
+
 /// capset(2) of this thread.
 pub(crate) fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
     #[repr(C)]

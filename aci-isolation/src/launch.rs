@@ -10,10 +10,12 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use aci_core::id::SandboxId;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::protocol::{Boot, Reply, frame, socket};
+use crate::protocol::{Boot, Identity, Reply, frame, socket};
 use crate::sys;
 
 static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));
@@ -36,15 +38,30 @@ fn program() -> io::Result<&'static OwnedFd> {
     Ok(PROGRAM.get_or_init(|| memory))
 }
 
-/// Starts an agent and waits until it serves. Returns its answer and the descriptors with it, and
-/// its pid. Blocks.
-pub(crate) fn launch(boot: &Boot, errors: Option<&Path>) -> io::Result<(Reply, Vec<OwnedFd>)> {
+/// The host's end of the socket of an agent that does not serve yet.
+#[derive(Debug)]
+pub(crate) struct Newborn {
+    socket: OwnedFd,
+}
+
+/// Starts an agent; with an identity it becomes a sandbox's at once. Its standard error is appended
+/// to the file `errors`. Blocks until it stands on its own or has failed, which its answer tells.
+pub(crate) fn begin(
+    boot: &Boot,
+    identity: Option<&Identity>,
+    errors: Option<&Path>,
+) -> io::Result<Newborn> {
     let program = program()?;
-    let (ours, theirs) = rustix::net::socketpair(
+    let (socket, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
         SocketFlags::CLOEXEC,
         None,
+    )?;
+    rustix::net::sockopt::set_socket_timeout(
+        &socket,
+        rustix::net::sockopt::Timeout::Recv,
+        Some(PATIENCE),
     )?;
     let errors = match errors {
         Some(path) => Stdio::from(File::options().create(true).append(true).open(path)?),
@@ -54,54 +71,62 @@ pub(crate) fn launch(boot: &Boot, errors: Option<&Path>) -> io::Result<(Reply, V
     // the host's memory.
     let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .arg0("aci-agent")
-        // For readers of a process list; the agent itself takes everything from the socket.
-        .arg(boot.id.as_str())
+        // For readers of a process list: room for the id, which the agent writes there. It takes
+        // everything else from the socket.
+        .arg("-".repeat(SandboxId::MAX))
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(errors)
         .spawn()?;
-    let answer = converse(boot, &ours);
-    if answer.is_err() {
+    let newborn = Newborn { socket };
+    let sent = newborn
+        .send(boot)
+        .and_then(|()| identity.map_or(Ok(()), |identity| newborn.send(identity)));
+    if sent.is_err() {
         let _ = child.kill();
     }
     // The first process ends as soon as the agent stands on its own.
     child.wait()?;
-    answer
+    sent.map(|()| newborn)
 }
 
-fn converse(boot: &Boot, ours: &OwnedFd) -> io::Result<(Reply, Vec<OwnedFd>)> {
-    let invalid = |malformed: frame::Malformed| {
-        io::Error::new(io::ErrorKind::InvalidData, malformed.to_string())
-    };
-    rustix::net::sockopt::set_socket_timeout(
-        ours,
-        rustix::net::sockopt::Timeout::Recv,
-        Some(PATIENCE),
-    )?;
-    let bytes = Zeroizing::new(frame::encode(boot, 0).map_err(invalid)?);
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        let sent = socket::send(ours, rest, &[])?;
-        rest = &rest[sent..];
-    }
-    let mut decoder = frame::Decoder::default();
-    let mut fds = VecDeque::new();
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        if let Some((reply, _)) = decoder.next::<Reply>().map_err(invalid)? {
-            return Ok((reply, fds.into()));
+impl Newborn {
+    /// Sends a message in full. Blocks.
+    pub(crate) fn send(&self, message: &impl Serialize) -> io::Result<()> {
+        let bytes = Zeroizing::new(frame::encode(message, 0).map_err(invalid)?);
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let sent = socket::send(&self.socket, rest, &[])?;
+            rest = &rest[sent..];
         }
-        match socket::receive(ours.as_fd(), &mut buffer, &mut fds) {
-            Ok(0) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the agent ended before it served",
-                ));
+        Ok(())
+    }
+
+    /// The next message of the agent with its descriptors. Blocks.
+    pub(crate) fn answer(&self) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        let mut decoder = frame::Decoder::default();
+        let mut fds = VecDeque::new();
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            if let Some((reply, _)) = decoder.next::<Reply>().map_err(invalid)? {
+                return Ok((reply, fds.into()));
             }
-            Ok(read) => decoder.push(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            match socket::receive(self.socket.as_fd(), &mut buffer, &mut fds) {
+                Ok(0) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the agent ended before it served",
+                    ));
+                }
+                Ok(read) => decoder.push(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
+}
+
+fn invalid(malformed: frame::Malformed) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, malformed.to_string())
 }

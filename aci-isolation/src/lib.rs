@@ -114,6 +114,7 @@ mod protocol;
 mod ranges;
 mod sandbox;
 mod seccomp;
+mod spares;
 mod stream;
 mod sys;
 

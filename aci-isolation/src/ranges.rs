@@ -63,6 +63,14 @@ impl Ranges {
         fs::write(directory.join(FILE), format!("{first}\n"))
     }
 
+    /// Makes one sandbox's range another's.
+    pub(crate) fn hand_over(&self, from: &SandboxId, to: &SandboxId) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        for owner in taken.values_mut().filter(|owner| *owner == from) {
+            *owner = to.clone();
+        }
+    }
+
     /// Gives a sandbox's range back.
     pub(crate) fn release(&self, id: &SandboxId) {
         self.taken

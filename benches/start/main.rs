@@ -30,6 +30,9 @@ const END: &str = "end known";
 /// From the call until everything was removed again.
 const TOTAL: &str = "all removed";
 
+const COLD: &str = "ours, from nothing";
+const READY: &str = "ours, spare ready";
+
 /// Groups that are looked at for their memory.
 const GROUPS: usize = 10;
 
@@ -60,9 +63,11 @@ fn main() -> anyhow::Result<()> {
 
 async fn bench(runs: usize, rest: Duration, alone: bool) -> anyhow::Result<()> {
     let setup = Arc::new(setup::Setup::new()?);
-    let maker = ours::Maker::new(Arc::clone(&setup))?;
-    let outcome = measure(runs, rest, alone, &setup, &maker).await;
+    let maker = ours::Maker::new(Arc::clone(&setup), 0)?;
+    let ready = ours::Maker::new(Arc::clone(&setup), 1)?;
+    let outcome = measure(runs, rest, alone, &setup, &maker, &ready).await;
     maker.clean().await?;
+    ready.clean().await?;
     outcome
 }
 
@@ -72,9 +77,11 @@ async fn measure(
     alone: bool,
     setup: &Arc<setup::Setup>,
     maker: &Arc<ours::Maker>,
+    ready: &Arc<ours::Maker>,
 ) -> anyhow::Result<()> {
     let mut contestants: Vec<Box<dyn Contestant>> = vec![
-        Box::new(ours::NewSandbox(Arc::clone(maker))),
+        Box::new(ours::NewSandbox::new(COLD, maker, 0)),
+        Box::new(ours::NewSandbox::new(READY, ready, 1)),
         Box::new(ours::SameSandbox::new(Arc::clone(maker)).await?),
     ];
     // The file's name, and where the contestant stands, of those who could be set up.
@@ -103,36 +110,39 @@ async fn measure(
         load[1]
     );
     println!("{}", phases(&series));
-    let (ours, peers) = series.split_first().context("nobody ran")?;
     let mut table = Table::new(&["first instruction, ms", "median", "p10", "p90", "ours/peer"]);
-    for (file, peer) in files {
-        let Some(theirs) = peers.iter().find(|one| one.name == peer) else {
-            continue;
-        };
-        for (part, suffix) in [(FIRST, ""), (TOTAL, "-total")] {
-            let (Some(ours), Some(peer)) = (ours.summary(part), theirs.summary(part)) else {
+    for (side, end) in [(COLD, ""), (READY, "-spare")] {
+        let ours = series.iter().find(|one| one.name == side);
+        let ours = ours.context("ours did not run")?;
+        if let Some(summary) = ours.summary(FIRST) {
+            table.row(&row(side, &summary, "1".to_owned()));
+        }
+        for (file, peer) in &files {
+            let Some(theirs) = series.iter().find(|one| one.name == *peer) else {
                 continue;
             };
-            let comparison = Comparison {
-                name: format!("{file}{suffix}"),
-                what: format!(
-                    "one container in a new sandbox with the default profile, from the call to: {part}"
-                ),
-                ours,
-                peer_name: theirs.name.clone(),
-                peer,
-                unit: "ms",
-                load,
-            };
-            if part == FIRST {
-                let ratio = format!("{:.3}", comparison.ratio());
-                table.row(&row(&theirs.name, &peer, ratio));
+            for (part, suffix) in [(FIRST, ""), (TOTAL, "-total")] {
+                let (Some(ours), Some(peer)) = (ours.summary(part), theirs.summary(part)) else {
+                    continue;
+                };
+                let comparison = Comparison {
+                    name: format!("{file}{end}{suffix}"),
+                    what: format!(
+                        "one container in a new sandbox ({side}) with the default profile, from the call to: {part}"
+                    ),
+                    ours,
+                    peer_name: theirs.name.clone(),
+                    peer,
+                    unit: "ms",
+                    load,
+                };
+                if part == FIRST {
+                    let ratio = format!("{:.3}", comparison.ratio());
+                    table.row(&row(&theirs.name, &peer, ratio));
+                }
+                comparison.write(&report::directory())?;
             }
-            comparison.write(&report::directory())?;
         }
-    }
-    if let Some(summary) = ours.summary(FIRST) {
-        table.row(&row(&ours.name, &summary, "1".to_owned()));
     }
     println!("{table}");
     println!("written to {}\n", report::directory().display());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aci_benches::contest::{Contestant, Sample, milliseconds};
 use aci_core::contract::{
@@ -37,10 +37,12 @@ fn limits() -> Limits {
 }
 
 impl Maker {
-    pub(crate) fn new(setup: Arc<Setup>) -> anyhow::Result<Arc<Self>> {
+    /// With so many sandboxes made ahead of need.
+    pub(crate) fn new(setup: Arc<Setup>, spares: usize) -> anyhow::Result<Arc<Self>> {
         let options = NamespacesOptions::default()
-            .state_dir(setup.directory().join("state"))
-            .cgroup_parent(format!("aci-bench-{}", std::process::id()));
+            .state_dir(setup.directory().join(format!("state-{spares}")))
+            .cgroup_parent(format!("aci-bench-{}-{spares}", std::process::id()))
+            .spares(spares);
         let isolation = Namespaces::new(options)?;
         let missing = isolation.capability().missing;
         if !missing.is_empty() {
@@ -121,13 +123,28 @@ pub(crate) async fn printed(sandbox: &dyn Sandbox) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&line.line).into_owned())
 }
 
-/// From nothing to nothing: the sandbox is made and removed each time.
-pub(crate) struct NewSandbox(pub(crate) Arc<Maker>);
+/// The sandbox is taken and removed each time: made from nothing, or, with spares, made ahead of
+/// need while nobody waited.
+pub(crate) struct NewSandbox {
+    name: &'static str,
+    maker: Arc<Maker>,
+    spares: usize,
+}
+
+impl NewSandbox {
+    pub(crate) fn new(name: &'static str, maker: &Arc<Maker>, spares: usize) -> Self {
+        Self {
+            name,
+            maker: Arc::clone(maker),
+            spares,
+        }
+    }
+}
 
 #[async_trait(?Send)]
 impl Contestant for NewSandbox {
     fn name(&self) -> &str {
-        "ours, new sandbox"
+        self.name
     }
 
     fn required(&self) -> bool {
@@ -135,9 +152,15 @@ impl Contestant for NewSandbox {
     }
 
     async fn run(&mut self) -> anyhow::Result<Sample> {
-        let container = self.0.container(0, &["/bin/first"])?;
+        let container = self.maker.container(0, &["/bin/first"])?;
+        for _ in 0..500 {
+            if self.maker.isolation.spares_ready() >= self.spares {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let (begin, clock) = (Instant::now(), SystemTime::now());
-        let sandbox = self.0.sandbox().await?;
+        let sandbox = self.maker.sandbox().await?;
         let created = begin.elapsed();
         sandbox.start(container).await?;
         let started = begin.elapsed();

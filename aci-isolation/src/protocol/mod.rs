@@ -92,18 +92,33 @@ impl Users {
     }
 }
 
-/// The first message to an agent: what to become.
+/// The first message to an agent: what it can prepare before it is known whose it will be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Boot {
     pub(crate) version: u32,
+    pub(crate) purpose: Purpose,
+    pub(crate) users: Users,
+    pub(crate) cgroup: Option<CgroupPlan>,
+}
+
+/// What an agent is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Purpose {
     /// Only tries whether namespaces and overlayfs can be had, answers and ends.
-    pub(crate) probe: bool,
+    Probe,
+    /// Waits for an [`Identity`], which may be on its way already.
+    Sandbox,
+    /// The same, and answers [`Reply::Done`] with its own pidfd when it has begun to wait.
+    Spare,
+}
+
+/// The second message to an agent: what to become.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
     pub(crate) id: String,
     pub(crate) hostname: String,
     /// The sandbox's directory of the state directory.
     pub(crate) dir: String,
-    pub(crate) users: Users,
-    pub(crate) cgroup: Option<CgroupPlan>,
     pub(crate) bounds: Bounds,
     pub(crate) volumes: Vec<Volume>,
 }
