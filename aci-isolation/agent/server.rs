@@ -23,6 +23,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::boot::Volumes;
 use crate::cgroup::tree;
 use crate::container::{Container, Phase, Process};
+use crate::init::Handles;
 use crate::devices::{self, Gate};
 use crate::protocol::{CgroupPlan, Failure, Kind, Reply, Request, Start, Users, VERSION, frame};
 use crate::{root, sys};
@@ -110,6 +111,8 @@ pub(crate) struct Server {
     /// Connections that asked for the end.
     destroying: Vec<u64>,
     ending: bool,
+    /// Handles of containers that have ended, to be closed when nobody waits for an answer.
+    closing: Vec<Handles>,
     /// Cgroups that could not be removed yet.
     leftovers: Vec<String>,
 }
@@ -152,6 +155,7 @@ impl Server {
             queued: Vec::new(),
             destroying: Vec::new(),
             ending: false,
+            closing: Vec::new(),
             leftovers: Vec::new(),
             parts,
         };
@@ -207,6 +211,7 @@ impl Server {
             self.sweep();
             self.start_queued();
             self.answer_waiting();
+            self.closing.clear();
             if self.ending && self.is_empty() {
                 for connection in std::mem::take(&mut self.destroying) {
                     self.reply(connection, &Reply::Done, Vec::new());

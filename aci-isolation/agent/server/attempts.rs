@@ -126,7 +126,7 @@ impl Server {
     ) -> Result<Container, Failure> {
         let path = self.cgroup_path(&start.name);
         let key = self.number();
-        let (mut cgroup, mut procs, mut meter) = (None, Vec::new(), None);
+        let (mut cgroup, mut procs) = (None, Vec::new());
         if let Some(plan) = &self.parts.cgroup {
             tree::create(plan, &path, &start.bounds, true, true)
                 .map_err(internal("making the container's cgroup"))?;
@@ -152,7 +152,6 @@ impl Server {
                     );
                 }
             }
-            meter = Meter::open(plan, &path);
             let directory = cgroup.as_ref();
             if !start.rights.privileged {
                 hold_devices(plan, &path, directory, self.device_program.as_ref(), &start)?;
@@ -232,7 +231,12 @@ impl Server {
                 ready: Some(ready),
             }),
             handles: None,
-            meter,
+            // The init builds its file system meanwhile.
+            meter: self
+                .parts
+                .cgroup
+                .as_ref()
+                .and_then(|plan| Meter::open(plan, &path)),
             cgroup,
             procs,
             main: None,
@@ -386,7 +390,9 @@ impl Server {
             .as_ref()
             .and_then(|start| start.upper.clone());
         let init = container.init.take();
-        container.handles = None;
+        // To close them unmounts the root file system, which takes milliseconds: after the end is
+        // known.
+        self.closing.extend(container.handles.take());
         container.cgroup = None;
         container.procs.clear();
         container.meter = None;
