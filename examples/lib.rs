@@ -2,4 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod hello;
+pub mod host;
 pub mod leftovers;
+pub mod secret;

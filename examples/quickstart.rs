@@ -11,12 +11,9 @@ use std::time::Duration;
 use aci_core::contract::{Image, Signal};
 use aci_core::document::{self, Format};
 use aci_core::model::{ContainerGroup, Event};
-use aci_examples::{hello, leftovers};
+use aci_examples::{hello, host, leftovers};
 use aci_isolation::{Namespaces, NamespacesOptions};
-use aci_net::{BridgeNetwork, BridgeOptions, LoopbackNetwork};
-use aci_runtime::{
-    Engine, EngineBuilder, ExecOptions, Group, LogOptions, Notice, Notices, RedbStore, Shutdown,
-};
+use aci_runtime::{Engine, ExecOptions, Group, LogOptions, Notice, Notices, RedbStore, Shutdown};
 use aci_storage::{EmptyDirs, HostImage, OciImages, OciImagesOptions, Secrets};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -102,7 +99,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         .volumes(EmptyDirs::open(dir.join("volumes"))?)
         .volumes(Secrets)
         .store(RedbStore::open(dir.join("journal"))?);
-    let engine = with_network(builder, &dir).await?.build().await?;
+    let engine = host::with_network(builder, &dir).await?.build().await?;
     for missing in engine
         .isolation_capability()
         .missing
@@ -197,26 +194,6 @@ async fn provide_images(images: &OciImages, imports: &[String]) -> Result<()> {
         println!("imported {} {}", image.reference, image.digest);
     }
     Ok(())
-}
-
-/// Root gets addresses that the host reaches; an ordinary user's groups have loopback.
-async fn with_network(builder: EngineBuilder, dir: &Path) -> Result<EngineBuilder> {
-    if rustix_is_root() {
-        let options = BridgeOptions::new(dir.join("network"));
-        Ok(builder.network(BridgeNetwork::open(options).await?))
-    } else {
-        Ok(builder.network(LoopbackNetwork::new()))
-    }
-}
-
-fn rustix_is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix("Uid:"))
-            .and_then(|ids| ids.split_whitespace().nth(1))
-            == Some("0")
-    })
 }
 
 async fn show(group: &Group) -> Result<()> {

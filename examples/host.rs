@@ -1,0 +1,32 @@
+//! What the machine gives to an example's engine.
+
+use std::path::Path;
+
+use aci_net::{BridgeNetwork, BridgeOptions, LoopbackNetwork};
+use aci_runtime::EngineBuilder;
+use anyhow::Result;
+
+/// Root gets addresses that the host reaches; an ordinary user's groups have loopback.
+///
+/// # Errors
+/// If the network cannot be opened.
+pub async fn with_network(builder: EngineBuilder, dir: &Path) -> Result<EngineBuilder> {
+    if is_root() {
+        let options = BridgeOptions::new(dir.join("network"));
+        Ok(builder.network(BridgeNetwork::open(options).await?))
+    } else {
+        Ok(builder.network(LoopbackNetwork::new()))
+    }
+}
+
+/// Whether this process runs as root.
+#[must_use]
+pub fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("Uid:"))
+            .and_then(|ids| ids.split_whitespace().nth(1))
+            == Some("0")
+    })
+}
