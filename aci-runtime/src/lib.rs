@@ -4,6 +4,8 @@
 #[cfg(feature = "arm-api")]
 pub mod arm;
 mod engine;
+#[cfg(feature = "arm-server")]
+pub mod identity;
 #[doc = include_str!("observability.md")]
 pub mod observability {}
 #[cfg(feature = "arm-server")]

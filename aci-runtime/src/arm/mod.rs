@@ -100,6 +100,8 @@ use crate::Engine;
 
 pub use auth::{Access, Authorizer, Closed, Need, Principal, danger};
 pub use call::Connection;
+#[cfg(feature = "arm-server")]
+pub(crate) use call::query;
 pub use error::{ArmError, ArmResult};
 pub use options::{ArmOptions, Rates};
 pub use route::{Route, Versions};

@@ -169,6 +169,14 @@ impl Group {
         attachment.addresses.first().map(ipnet::IpNet::addr)
     }
 
+    /// Whether the group has an address, be it the one that it is reached at or another.
+    #[cfg(feature = "arm-server")]
+    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
+        let record = self.record();
+        let attachment = record.attachment.as_ref();
+        attachment.is_some_and(|a| a.addresses.iter().any(|own| own.addr() == address))
+    }
+
     /// What the group has cost so far.
     #[must_use]
     pub fn bill(&self) -> Bill {

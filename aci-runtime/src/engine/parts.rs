@@ -13,6 +13,13 @@ impl Engine {
         &self.shared.clock
     }
 
+    /// The group whose sandbox has an address.
+    #[cfg(feature = "arm-server")]
+    pub(crate) fn at(&self, address: std::net::IpAddr) -> Option<crate::Group> {
+        let mut groups = self.list().into_iter();
+        groups.find(|group| group.has_address(address))
+    }
+
     /// Runs a task until the engine ends. What it holds of the engine does not keep it alive.
     pub(crate) fn accompany(
         &self,
