@@ -36,6 +36,11 @@ mod loopback;
 mod netlink;
 mod resolv;
 
-pub use bridge::{BridgeNetwork, BridgeOptions};
-pub use ipam::{DEFAULT_RANGES, Subnet, VirtualNetwork};
+pub use bridge::{
+    AttachmentReport, BridgeNetwork, BridgeOptions, Collected, NetworkReport, NetworkUse,
+};
+pub use ipam::{
+    Access, AddressPrefix, Bandwidth, DEFAULT_RANGES, Direction, NextHop, PortRange, RouteTable,
+    RuleProtocol, SERVICE_ADDRESS, SecurityGroup, SecurityRule, Subnet, VirtualNetwork,
+};
 pub use loopback::LoopbackNetwork;

@@ -9,35 +9,39 @@ use crate::netlink::route::Route;
 
 const OPEN: &str = "network.open";
 
-/// Chooses a virtual network that does not clash with the host's routes (without our own).
+/// Chooses virtual networks that do not clash with the host's routes (without our own).
 ///
-/// A network that was asked for clashes with routes to it or to a part of it; a wider route of the
-/// host gives way to it. A default range is only taken if it touches no route at all, the default
-/// route aside; the one that was `kept` from the last time is tried first.
+/// Networks that were asked for clash with routes to them or to a part of them; a wider route of the
+/// host gives way. A default range is only taken if it touches no route at all, the default route
+/// aside; the one that was `kept` from the last time is tried first. It comes with the IPv6 range
+/// `v6` if the host has a default route for IPv6.
 ///
 /// # Errors
 /// [`Conflict`](ErrorKind::Conflict) naming the route that is in the way.
 pub(super) fn choose(
-    given: Option<&VirtualNetwork>,
-    kept: Option<&VirtualNetwork>,
+    given: Option<&[VirtualNetwork]>,
+    kept: Option<&[VirtualNetwork]>,
     routes: &[Route],
-) -> Result<VirtualNetwork> {
+    v6: Option<IpNet>,
+) -> Result<Vec<VirtualNetwork>> {
     let clash = |message: String| {
         Error::new(ErrorKind::Conflict, OPEN, message).hint(
             "open the network with a range that this host does not use (`BridgeOptions::network`)",
         )
     };
     if let Some(given) = given {
-        let taken = routes.iter().find(|route| {
-            ranges(given)
-                .iter()
-                .any(|range| range.contains(&route.destination))
+        let taken = routes.iter().find_map(|route| {
+            let touched = |n: &&VirtualNetwork| {
+                let mut ranges = ranges(std::slice::from_ref(*n)).into_iter();
+                ranges.any(|range| range.contains(&route.destination))
+            };
+            given.iter().find(touched).map(|n| (n, route))
         });
         return match taken {
-            None => Ok(given.clone()),
-            Some(route) => Err(clash(format!(
+            None => Ok(given.to_vec()),
+            Some((network, route)) => Err(clash(format!(
                 "virtual network '{}' clashes with the host's route to {}",
-                given.name(),
+                network.name(),
                 route.destination
             ))),
         };
@@ -47,14 +51,21 @@ pub(super) fn choose(
         .map(|r| r.destination)
         .filter(|d| d.prefix_len() > 0)
         .collect();
+    let default = |r: &Route| r.destination.prefix_len() == 0 && r.kind == 1;
+    let v6 = v6.filter(|_| {
+        routes
+            .iter()
+            .any(|r| default(r) && r.destination.addr().is_ipv6())
+    });
     let defaults = DEFAULT_RANGES
         .iter()
         .filter_map(|range| range.parse().ok())
-        .filter_map(|range| VirtualNetwork::single(range).ok());
-    kept.cloned()
+        .filter_map(|range| VirtualNetwork::double(range, v6).ok())
+        .map(|network| vec![network]);
+    kept.map(<[VirtualNetwork]>::to_vec)
         .into_iter()
         .chain(defaults)
-        .find(|network| !overlap(&ranges(network), &occupied))
+        .find(|networks| !overlap(&ranges(networks), &occupied))
         .ok_or_else(|| {
             clash(format!(
                 "the host's routes touch each of the default ranges {}",
@@ -77,14 +88,14 @@ mod tests {
         }
     }
 
-    fn network(range: &str) -> VirtualNetwork {
-        VirtualNetwork::single(range.parse().unwrap()).unwrap()
+    fn network(range: &str) -> Vec<VirtualNetwork> {
+        vec![VirtualNetwork::single(range.parse().unwrap()).unwrap()]
     }
 
     #[test]
     fn the_first_free_default_is_taken() {
         let choice =
-            |routes: &[Route]| choose(None, None, routes).map(|n| ranges(&n)[0].to_string());
+            |routes: &[Route]| choose(None, None, routes, None).map(|n| ranges(&n)[0].to_string());
         assert_eq!(choice(&[]).unwrap(), "10.88.0.0/16");
         assert_eq!(choice(&[route("0.0.0.0/0")]).unwrap(), "10.88.0.0/16");
         assert_eq!(choice(&[route("10.88.3.4/32")]).unwrap(), "10.118.0.0/16");
@@ -99,10 +110,22 @@ mod tests {
     }
 
     #[test]
+    fn a_host_with_ipv6_gives_its_groups_ipv6() {
+        let v6 = crate::ipam::local_v6("0123456789abcdef");
+        assert_eq!(v6.unwrap().to_string(), "fd01:2345:6789::/64");
+        let families = |routes: &[Route]| ranges(&choose(None, None, routes, v6).unwrap()).len();
+        assert_eq!(families(&[route("0.0.0.0/0")]), 1);
+        assert_eq!(families(&[route("::/0")]), 2);
+        let mut nowhere = route("::/0");
+        nowhere.kind = 7;
+        assert_eq!(families(&[nowhere]), 1);
+    }
+
+    #[test]
     fn the_last_choice_is_kept_while_it_is_free() {
         let kept = network("10.118.0.0/16");
-        assert_eq!(choose(None, Some(&kept), &[]).unwrap(), kept);
-        let other = choose(None, Some(&kept), &[route("10.118.7.0/24")]).unwrap();
+        assert_eq!(choose(None, Some(&kept), &[], None).unwrap(), kept);
+        let other = choose(None, Some(&kept), &[route("10.118.7.0/24")], None).unwrap();
         assert_eq!(other, network("10.88.0.0/16"));
     }
 
@@ -110,11 +133,11 @@ mod tests {
     fn a_network_that_was_asked_for_is_more_exact_than_the_host_s_routes() {
         let given = network("10.5.0.0/16");
         assert_eq!(
-            choose(Some(&given), None, &[route("10.0.0.0/8")]).unwrap(),
+            choose(Some(&given), None, &[route("10.0.0.0/8")], None).unwrap(),
             given
         );
         for taken in ["10.5.0.0/16", "10.5.9.0/24"] {
-            let error = choose(Some(&given), None, &[route(taken)]).unwrap_err();
+            let error = choose(Some(&given), None, &[route(taken)], None).unwrap_err();
             assert!(error.message().contains(taken), "{error}");
         }
     }

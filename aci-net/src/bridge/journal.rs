@@ -18,7 +18,7 @@ use crate::ipam::VirtualNetwork;
 
 const OPERATION: &str = "network.journal";
 /// The form of the file; another one is refused.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Rewritten when this many lines were added.
 const REWRITE_AFTER: usize = 4096;
 
@@ -31,8 +31,8 @@ pub(crate) struct Header {
     pub(crate) instance: String,
     /// The boot in which the records were written; another one voids the kernel's state.
     pub(crate) boot: String,
-    /// The virtual network that the addresses are of.
-    pub(crate) network: VirtualNetwork,
+    /// The virtual networks that the addresses are of.
+    pub(crate) networks: Vec<VirtualNetwork>,
 }
 
 /// What a journal tells.
@@ -250,7 +250,7 @@ mod tests {
             version: VERSION,
             instance: "i".to_owned(),
             boot: "b".to_owned(),
-            network: VirtualNetwork::single("10.0.0.0/16".parse().unwrap()).unwrap(),
+            networks: vec![VirtualNetwork::single("10.0.0.0/16".parse().unwrap()).unwrap()],
         }
     }
 
@@ -279,7 +279,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut journal, _) = Journal::open(dir.path(), Duration::ZERO).unwrap();
         let mut newer = header();
-        newer.version = 2;
+        newer.version = VERSION + 1;
         journal.rewrite(&newer, Vec::new()).unwrap();
         drop(journal);
         let error = Journal::open(dir.path(), Duration::ZERO).unwrap_err();

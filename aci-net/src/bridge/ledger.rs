@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use aci_core::contract::{Attachment, DnsSettings, PublishedPort};
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
+use aci_core::model::Protocol;
 use aci_core::time::Timestamp;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::ipam::{Pool, Subnet, Taken, VirtualNetwork};
+use super::firewall::protocol_number;
+use crate::ipam::{Bandwidth, Family, Pool, PublicPool, Subnet, Taken, VirtualNetwork};
 
 pub(super) const ATTACH: &str = "network.attach";
 
@@ -37,6 +39,34 @@ pub(crate) struct Entry {
     pub(crate) phase: Phase,
     /// Whether traffic from outside may come in.
     pub(crate) ready: bool,
+    /// The virtual network's name.
+    pub(crate) network: String,
+    /// The subnet's name.
+    pub(crate) subnet: String,
+    /// Its public addresses, one of a family at most.
+    pub(crate) public: Vec<IpAddr>,
+    /// Protocol numbers and ports of the document's `ipAddress`, by which alone it is reached.
+    pub(crate) listed: Option<Vec<(u8, u16)>>,
+    /// The limit of what it sends and receives.
+    pub(crate) bandwidth: Option<Bandwidth>,
+}
+
+impl Entry {
+    /// Its own addresses and its public ones.
+    pub(crate) fn all_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let own = self.attachment.addresses.iter().map(IpNet::addr);
+        own.chain(self.public.iter().copied())
+    }
+
+    /// Whether its subnet, with the ranges of its addresses, is among these networks.
+    pub(crate) fn fits(&self, networks: &[VirtualNetwork]) -> bool {
+        let network = networks.iter().find(|n| n.name() == self.network);
+        let subnet = network.and_then(|n| n.subnets().iter().find(|s| s.name() == self.subnet));
+        subnet.is_some_and(|s| {
+            let mut own = self.attachment.addresses.iter();
+            own.all(|a| s.prefixes().contains(&a.trunc()))
+        })
+    }
 }
 
 /// A change of the ledger.
@@ -55,7 +85,7 @@ pub(crate) enum Record {
     /// An address rests until then.
     Rest(IpAddr, Timestamp),
     /// The links of the host on which we switch forwarding on; it was off before.
-    Uplinks(Vec<String>),
+    Uplinks(Family, Vec<String>),
 }
 
 /// Upper bounds, those of Azure's network plugin.
@@ -63,7 +93,7 @@ pub(crate) enum Record {
 pub(crate) struct Bounds {
     /// Groups on this host.
     pub(crate) groups: usize,
-    /// Addresses in the virtual network.
+    /// Addresses in a virtual network.
     pub(crate) addresses: usize,
 }
 
@@ -72,6 +102,7 @@ pub(crate) struct Bounds {
 pub(crate) struct Wish<'a> {
     pub(crate) sandbox: &'a SandboxId,
     pub(crate) link: String,
+    pub(crate) network: &'a VirtualNetwork,
     pub(crate) subnet: &'a Subnet,
     /// A certain address instead of any.
     pub(crate) fixed: Option<IpAddr>,
@@ -80,34 +111,41 @@ pub(crate) struct Wish<'a> {
     pub(crate) dns: DnsSettings,
     /// Ports of the host that lead to it.
     pub(crate) published: Vec<PublishedPort>,
+    /// The ports of a public address of its own, if it is to have one.
+    pub(crate) public: Option<Vec<(Protocol, u16)>>,
+    /// The document's ports, if it has an `ipAddress`.
+    pub(crate) listed: Option<Vec<(Protocol, u16)>>,
+    pub(crate) bandwidth: Option<Bandwidth>,
 }
 
-/// All attachments and the addresses of one virtual network.
+/// All attachments and the addresses of the virtual networks.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
-    pools: Vec<Pool>,
+    /// With the name of the virtual network of each.
+    pools: Vec<(String, Pool)>,
+    public: PublicPool,
     entries: BTreeMap<SandboxId, Entry>,
-    uplinks: Vec<String>,
+    uplinks: [Vec<String>; 2],
 }
 
 impl Ledger {
     /// Nothing attached.
-    pub(crate) fn new(network: &VirtualNetwork) -> Self {
+    pub(crate) fn new(networks: &[VirtualNetwork], public: PublicPool) -> Self {
+        let pools = networks.iter().flat_map(|network| {
+            let prefixes = network.subnets().iter().flat_map(Subnet::prefixes);
+            prefixes.map(|prefix| (network.name().to_owned(), Pool::new(*prefix)))
+        });
         Self {
-            pools: network
-                .subnets()
-                .iter()
-                .flat_map(Subnet::prefixes)
-                .map(|prefix| Pool::new(*prefix))
-                .collect(),
+            pools: pools.collect(),
+            public,
             entries: BTreeMap::new(),
-            uplinks: Vec::new(),
+            uplinks: Default::default(),
         }
     }
 
     /// The links of the host on which we switched forwarding on.
-    pub(crate) fn uplinks(&self) -> &[String] {
-        &self.uplinks
+    pub(crate) fn uplinks(&self, family: Family) -> &[String] {
+        &self.uplinks[family as usize]
     }
 
     /// All entries, by sandbox.
@@ -127,7 +165,18 @@ impl Ledger {
 
     /// How many addresses are taken.
     pub(crate) fn addresses(&self) -> usize {
-        self.pools.iter().map(Pool::used).sum()
+        self.pools.iter().map(|(_, pool)| pool.used()).sum()
+    }
+
+    /// How many public addresses are taken.
+    pub(crate) fn public_addresses(&self) -> usize {
+        self.public.used()
+    }
+
+    /// How many addresses rest.
+    pub(crate) fn resting(&self) -> usize {
+        let own = self.pools.iter().map(|(_, pool)| pool.resting().count());
+        own.sum::<usize>() + self.public.resting().count()
     }
 
     /// The records that lead from an empty ledger to this one.
@@ -135,13 +184,17 @@ impl Ledger {
         let resting = self
             .pools
             .iter()
-            .flat_map(Pool::resting)
+            .flat_map(|(_, pool)| pool.resting())
+            .chain(self.public.resting())
             .map(|(address, until)| Record::Rest(address, until));
         let entries = self
             .entries
             .values()
             .map(|entry| Record::Intend(Box::new(entry.clone())));
-        let uplinks = (!self.uplinks.is_empty()).then(|| Record::Uplinks(self.uplinks.clone()));
+        let uplinks = Family::BOTH.into_iter().filter_map(|family| {
+            let names = self.uplinks(family);
+            (!names.is_empty()).then(|| Record::Uplinks(family, names.to_vec()))
+        });
         resting.chain(entries).chain(uplinks).collect()
     }
 
@@ -157,10 +210,12 @@ impl Ledger {
             .hint("delete a group, or open the network with a larger `max_groups`"));
         }
         let wanted = wish.subnet.prefixes().len();
-        if self.addresses() + wanted > bounds.addresses {
+        let name = wish.network.name();
+        let of_network = self.pools.iter().filter(|(network, _)| network == name);
+        let used: usize = of_network.map(|(_, pool)| pool.used()).sum();
+        if used + wanted > bounds.addresses {
             return Err(full(format!(
-                "{} addresses of the virtual network are in use, which is the most that are allowed",
-                self.addresses()
+                "{used} addresses of virtual network '{name}' are in use, which is the most that are allowed"
             ))
             .hint("delete a group, or open the network with a larger `max_addresses`"));
         }
@@ -172,6 +227,7 @@ impl Ledger {
             let pool = self
                 .pools
                 .iter_mut()
+                .map(|(_, pool)| pool)
                 .find(|pool| pool.prefix() == *prefix)
                 .ok_or_else(|| {
                     Error::new(
@@ -195,14 +251,48 @@ impl Ledger {
             };
             addresses.push(with_prefix(address, prefix));
         }
-        let shown = addresses.first().map(IpNet::addr).filter(|_| wish.shown);
+        let mut published = wish.published;
+        let mut public = Vec::new();
+        for family in Family::BOTH {
+            let has = addresses.iter().any(|a| Family::of(&a.addr()) == family);
+            let Some(ports) = wish
+                .public
+                .as_ref()
+                .filter(|_| has && self.public.has(family))
+            else {
+                continue;
+            };
+            let address = self.public.choose(family, now)?;
+            public.push(address);
+            published.extend(ports.iter().map(|(protocol, port)| PublishedPort {
+                protocol: protocol.clone(),
+                address,
+                port: *port,
+            }));
+        }
+        // The address that others use: the public one, a published one, or the group's own.
+        let certain = published
+            .iter()
+            .map(|p| p.address)
+            .find(|a| !a.is_unspecified());
+        let own = addresses.first().map(IpNet::addr);
+        let shown = certain.or(own).filter(|_| wish.shown);
+        let listed = wish.listed.map(|ports| {
+            let number = |(protocol, port): (Protocol, u16)| (protocol_number(&protocol), port);
+            ports.into_iter().map(number).collect()
+        });
         Ok(Entry {
+            network: name.to_owned(),
+            subnet: wish.subnet.name().to_owned(),
+            public,
+            listed,
+            bandwidth: wish.bandwidth,
             attachment: Attachment {
                 sandbox: wish.sandbox.clone(),
                 addresses,
                 ip: shown,
                 fqdn: None,
-                published: wish.published,
+                published,
                 dns: wish.dns,
             },
             link: wish.link,
@@ -248,7 +338,7 @@ impl Ledger {
                 let mut taken = Vec::new();
                 for address in &entry.attachment.addresses {
                     let address = address.addr();
-                    if !self.pools.iter_mut().any(|pool| pool.take(address)) {
+                    if !self.pools.iter_mut().any(|(_, pool)| pool.take(address)) {
                         for address in taken {
                             self.rest(address, Timestamp::EPOCH);
                         }
@@ -257,6 +347,17 @@ impl Ledger {
                         ));
                     }
                     taken.push(address);
+                }
+                for address in &entry.public {
+                    if !self.public.take(*address) {
+                        for address in taken {
+                            self.rest(address, Timestamp::EPOCH);
+                        }
+                        return Err(format!(
+                            "public address {address} of sandbox {sandbox} is taken"
+                        ));
+                    }
+                    taken.push(*address);
                 }
                 self.entries.insert(sandbox.clone(), Entry::clone(entry));
             }
@@ -268,12 +369,12 @@ impl Ledger {
                     .entries
                     .remove(sandbox)
                     .ok_or_else(|| format!("sandbox {sandbox} is not attached"))?;
-                for address in &entry.attachment.addresses {
-                    self.rest(address.addr(), *until);
+                for address in entry.all_addresses() {
+                    self.rest(address, *until);
                 }
             }
             Record::Rest(address, until) => self.rest(*address, *until),
-            Record::Uplinks(links) => self.uplinks.clone_from(links),
+            Record::Uplinks(family, links) => self.uplinks[*family as usize].clone_from(links),
         }
         Ok(())
     }
@@ -285,9 +386,10 @@ impl Ledger {
     }
 
     fn rest(&mut self, address: IpAddr, until: Timestamp) {
-        for pool in &mut self.pools {
+        for (_, pool) in &mut self.pools {
             pool.rest(address, until);
         }
+        self.public.rest(address, until);
     }
 }
 

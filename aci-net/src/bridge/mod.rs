@@ -2,11 +2,15 @@
 
 mod choose;
 mod firewall;
+mod flows;
 mod host;
 mod journal;
 mod ledger;
 mod names;
 mod options;
+mod policy;
+mod report;
+mod sweeper;
 mod uplink;
 mod worker;
 
@@ -24,7 +28,9 @@ use async_trait::async_trait;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::oneshot;
 
+use crate::ipam::VirtualNetwork;
 pub use options::BridgeOptions;
+pub use report::{AttachmentReport, Collected, NetworkReport, NetworkUse};
 use worker::{Command, Reply, Worker};
 
 const OPEN: &str = "network.open";
@@ -55,9 +61,18 @@ const OPEN: &str = "network.open";
 /// they are; opening the same directory again finds them.
 #[derive(Clone)]
 pub struct BridgeNetwork {
-    commands: Sender<Command>,
+    commands: Arc<Commands>,
     directory: Arc<std::path::PathBuf>,
     capability: Arc<NetworkCapability>,
+}
+
+/// The way to the thread, which ends with the last handle.
+struct Commands(Sender<Command>);
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        let _ = self.0.send(Command::Close);
+    }
 }
 
 impl fmt::Debug for BridgeNetwork {
@@ -92,6 +107,7 @@ impl BridgeNetwork {
         };
         let directory = Arc::new(options.directory.clone());
         let (commands, queue) = mpsc::channel();
+        let back = commands.clone();
         let (opened, result) = oneshot::channel();
         let run = move || {
             // The thread stays in the host's namespace, whatever its maker's is.
@@ -101,7 +117,7 @@ impl BridgeNetwork {
                     let text = None;
                     crate::error::refused(OPEN, crate::netlink::Refusal { what, errno, text })
                 });
-            match entered.and_then(|()| Worker::open(options, home, boot)) {
+            match entered.and_then(|()| Worker::open(options, home, boot, back)) {
                 Ok(worker) => {
                     if opened.send(Ok(worker.capability())).is_ok() {
                         worker.run(&queue);
@@ -121,8 +137,102 @@ impl BridgeNetwork {
         let capability = result.await.unwrap_or_else(|_| Err(gone(OPEN)))?;
         Ok(Self {
             capability: Arc::new(capability),
-            commands,
+            commands: Arc::new(Commands(commands)),
             directory,
+        })
+    }
+
+    /// A listener to which the connections of groups to 169.254.169.254:80 are led, Azure's address
+    /// for metadata and tokens. Nobody else reaches it, and senders cannot lie: the peer's address is
+    /// that of a group, which [`sandbox_of`](Self::sandbox_of) tells. A later listener replaces the
+    /// former; without one the address answers nobody. It listens until it is dropped, also while no
+    /// group is attached.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) without the kernel's firewall;
+    /// [`Internal`](ErrorKind::Internal) if no socket can be had.
+    ///
+    /// # Cancel safety
+    /// A listener that nobody has may be the one that groups are led to; ask again.
+    pub async fn metadata_listener(&self) -> Result<std::net::TcpListener> {
+        self.ask("network.metadata", Command::Metadata).await
+    }
+
+    /// The sandbox that has an address, its own or a public one.
+    ///
+    /// # Errors
+    /// [`Lost`](ErrorKind::Lost) if the network's thread has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn sandbox_of(&self, address: std::net::IpAddr) -> Result<Option<SandboxId>> {
+        self.ask("network.owner", |reply| Command::Owner(address, reply))
+            .await
+    }
+
+    /// Puts other virtual networks in force, with their security groups, routes and gateways; what
+    /// rules say holds for new connections. The subnets of attached groups must stay as they are.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for networks that cannot stand side by side;
+    /// [`Conflict`](ErrorKind::Conflict) if an attached group would lose its subnet, or the host
+    /// itself has routes to the addresses. Then everything stays as it was.
+    ///
+    /// # Cancel safety
+    /// It may have been done; call it again.
+    pub async fn configure(&self, networks: Vec<VirtualNetwork>) -> Result<()> {
+        self.ask("network.configure", |reply| {
+            Command::Configure(networks, reply)
+        })
+        .await
+    }
+
+    /// The network as journal and kernel have it, for operators.
+    ///
+    /// # Errors
+    /// [`Internal`](ErrorKind::Internal) if the kernel does not tell.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn report(&self) -> Result<NetworkReport> {
+        self.ask("network.report", Command::Report).await
+    }
+
+    /// Removes the attachments of all sandboxes but these, and whatever bears our marks and belongs
+    /// to no attachment. Other people's links, routes and rules stay.
+    ///
+    /// # Errors
+    /// [`Internal`](ErrorKind::Internal) naming what could not be removed.
+    ///
+    /// # Cancel safety
+    /// A part may be removed; call it again.
+    pub async fn collect(&self, keep: &[SandboxId]) -> Result<Collected> {
+        let mut gone = Vec::new();
+        for attachment in self.list().await? {
+            if !keep.contains(&attachment.sandbox) {
+                gone.push(attachment.sandbox);
+            }
+        }
+        // All are asked for before the first is waited for, so that they are removed as one act.
+        let mut answers = Vec::new();
+        for sandbox in &gone {
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Detach(sandbox.clone(), reply);
+            self.commands
+                .0
+                .send(command)
+                .map_err(|_| self::gone("network.collect"))?;
+            answers.push(answer);
+        }
+        for answer in answers {
+            answer
+                .await
+                .unwrap_or_else(|_| Err(self::gone("network.collect")))?;
+        }
+        let strays = self.ask("network.collect", Command::Sweep).await?;
+        Ok(Collected {
+            detached: gone,
+            strays,
         })
     }
 
@@ -133,6 +243,7 @@ impl BridgeNetwork {
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.commands
+            .0
             .send(command(reply))
             .map_err(|_| gone(operation))?;
         answer.await.unwrap_or_else(|_| Err(gone(operation)))

@@ -48,6 +48,14 @@ impl Names {
         )
     }
 
+    /// The link through which goes what a sandbox sends, if that is limited.
+    pub(crate) fn shaper(&self, sandbox: &SandboxId) -> String {
+        format!(
+            "{STEM}{}",
+            hex(&digest(&[&self.instance, "shaper", sandbox.as_str()])[..6])
+        )
+    }
+
     /// The bridge that holds the gateways' addresses.
     pub(crate) fn anchor(&self) -> String {
         format!(
@@ -66,6 +74,13 @@ impl Names {
         let hash = digest(&[&self.instance, "mac", sandbox.as_str()]);
         let mac = |part: &[u8]| [0x02, part[0], part[1], part[2], part[3], part[4]];
         (mac(&hash[..5]), mac(&hash[5..10]))
+    }
+
+    /// The index of our first link: far from those that the kernel gives out, and from another
+    /// driver's.
+    pub(crate) fn first_index(&self) -> u32 {
+        let hash = digest(&[&self.instance, "index"]);
+        0x1000_0000 | u32::from_be_bytes([0, hash[0], hash[1], 0]) << 4
     }
 
     fn group(&self, base: u32) -> u32 {

@@ -10,13 +10,17 @@ use std::time::Duration;
 use aci_core::contract::{Clock, SystemClock};
 
 use super::ledger::Bounds;
-use crate::ipam::VirtualNetwork;
+use ipnet::IpNet;
+
+use crate::ipam::{Bandwidth, VirtualNetwork};
 
 /// Settings of a [`BridgeNetwork`](super::BridgeNetwork).
 #[derive(Clone)]
 pub struct BridgeOptions {
     pub(super) directory: PathBuf,
-    pub(super) network: Option<VirtualNetwork>,
+    pub(super) networks: Option<Vec<VirtualNetwork>>,
+    pub(super) bandwidth: Option<Bandwidth>,
+    pub(super) public: Vec<IpNet>,
     pub(super) bounds: Bounds,
     pub(super) rest: Duration,
     pub(super) mtu: Option<u32>,
@@ -35,7 +39,9 @@ impl fmt::Debug for BridgeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BridgeOptions")
             .field("directory", &self.directory)
-            .field("network", &self.network)
+            .field("networks", &self.networks)
+            .field("bandwidth", &self.bandwidth)
+            .field("public_addresses", &self.public)
             .field("bounds", &self.bounds)
             .field("rest", &self.rest)
             .field("mtu", &self.mtu)
@@ -55,7 +61,9 @@ impl BridgeOptions {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
-            network: None,
+            networks: None,
+            bandwidth: None,
+            public: Vec::new(),
             bounds: Bounds {
                 groups: 250,
                 addresses: 16_000,
@@ -76,10 +84,36 @@ impl BridgeOptions {
 
     /// The virtual network. Without it the first of
     /// [`DEFAULT_RANGES`](crate::DEFAULT_RANGES) that touches no route of the host becomes one
-    /// subnet named `default`.
+    /// subnet named `default`, with IPv6 addresses of its own (RFC 4193) if the host has a default
+    /// route for IPv6.
     #[must_use]
-    pub fn network(mut self, network: VirtualNetwork) -> Self {
-        self.network = Some(network);
+    pub fn network(self, network: VirtualNetwork) -> Self {
+        self.networks([network])
+    }
+
+    /// Several virtual networks. Documents choose by `subnetIds`; those without get the first subnet
+    /// of the first. While groups are attached, the subnets that they are in must stay as they are;
+    /// everything else may differ from the last time.
+    #[must_use]
+    pub fn networks(mut self, networks: impl IntoIterator<Item = VirtualNetwork>) -> Self {
+        self.networks = Some(networks.into_iter().collect());
+        self
+    }
+
+    /// Limits what each group sends and receives; none by default. A subnet's own limit
+    /// ([`Subnet::bandwidth`](crate::Subnet::bandwidth)) goes before it.
+    #[must_use]
+    pub const fn bandwidth(mut self, limit: Bandwidth) -> Self {
+        self.bandwidth = Some(limit);
+        self
+    }
+
+    /// Public addresses that are routed to this host, or lie in an IPv4 network of one of its links:
+    /// each group with `ipAddress.type: Public` gets one for itself, by which its listed ports are
+    /// reached and with which it sends. With them nothing is published on the host's own addresses.
+    #[must_use]
+    pub fn public_addresses(mut self, ranges: impl IntoIterator<Item = IpNet>) -> Self {
+        self.public = ranges.into_iter().collect();
         self
     }
 
@@ -90,7 +124,7 @@ impl BridgeOptions {
         self
     }
 
-    /// The most addresses in the virtual network, 16,000 by default (Azure's network plugin).
+    /// The most addresses in a virtual network, 16,000 by default (Azure's network plugin).
     #[must_use]
     pub const fn max_addresses(mut self, addresses: usize) -> Self {
         self.bounds.addresses = addresses;
@@ -128,8 +162,8 @@ impl BridgeOptions {
         self
     }
 
-    /// The IPv4 addresses of the host on which the ports of groups with `ipAddress.type: Public` are
-    /// published; `0.0.0.0` for all. None by default: then groups with the same port stand side by
+    /// The addresses of the host on which the ports of groups with `ipAddress.type: Public` are
+    /// published; `0.0.0.0` and `::` for all. None by default: then groups with the same port stand side by
     /// side, each reached by its own address.
     #[must_use]
     pub fn publish_on(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {

@@ -1,10 +1,15 @@
 //! Virtual networks and subnets as values.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aci_core::error::{Error, ErrorKind, Result};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use super::bandwidth::Bandwidth;
+use super::ranges::Family;
+use super::routes::RouteTable;
+use super::security::{SecurityGroup, Tags};
 
 const OPERATION: &str = "network.configure";
 
@@ -40,6 +45,10 @@ fn invalid(message: String) -> Error {
 pub struct Subnet {
     name: String,
     prefixes: Vec<IpNet>,
+    security: Option<SecurityGroup>,
+    routes: Option<RouteTable>,
+    nat: Vec<IpAddr>,
+    bandwidth: Option<Bandwidth>,
 }
 
 impl Subnet {
@@ -75,7 +84,78 @@ impl Subnet {
         }
         // IPv4 first: it is the address that ACI shows.
         prefixes.sort_by_key(|p| p.addr().is_ipv6());
-        Ok(Self { name, prefixes })
+        Ok(Self {
+            name,
+            prefixes,
+            security: None,
+            routes: None,
+            nat: Vec::new(),
+            bandwidth: None,
+        })
+    }
+
+    /// Puts a network security group before its groups. Without one everything passes that the
+    /// virtual network lets pass.
+    #[must_use]
+    pub fn security_group(mut self, group: SecurityGroup) -> Self {
+        self.security = Some(group);
+        self
+    }
+
+    /// Gives it a route table.
+    #[must_use]
+    pub fn route_table(mut self, table: RouteTable) -> Self {
+        self.routes = Some(table);
+        self
+    }
+
+    /// Gives it a NAT gateway: what leaves the virtual network has this sender, also from groups
+    /// with a public address. One address of each family at most; the host answers for it while
+    /// groups are attached, so it must be routed to the host, or be in a network of its links.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for a second address of a family, and for addresses that
+    /// cannot be a sender.
+    pub fn nat_gateway(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Result<Self> {
+        self.nat = addresses.into_iter().collect();
+        for family in Family::BOTH {
+            if self.nat.iter().filter(|a| Family::of(a) == family).count() > 1 {
+                return Err(invalid(format!(
+                    "the NAT gateway of subnet '{}' has several addresses of one family: one is possible",
+                    self.name
+                )));
+            }
+        }
+        for address in &self.nat {
+            check_range(
+                &format!("the NAT gateway of subnet '{}'", self.name),
+                &IpNet::from(*address),
+            )?;
+        }
+        Ok(self)
+    }
+
+    /// Limits each of its groups; this goes before the limit of the whole network.
+    #[must_use]
+    pub const fn bandwidth(mut self, limit: Bandwidth) -> Self {
+        self.bandwidth = Some(limit);
+        self
+    }
+
+    pub(crate) const fn security(&self) -> Option<&SecurityGroup> {
+        self.security.as_ref()
+    }
+
+    pub(crate) const fn routes(&self) -> Option<&RouteTable> {
+        self.routes.as_ref()
+    }
+
+    pub(crate) fn nat(&self) -> &[IpAddr] {
+        &self.nat
+    }
+
+    pub(crate) const fn limit(&self) -> Option<Bandwidth> {
+        self.bandwidth
     }
 
     /// Its name.
@@ -91,13 +171,18 @@ impl Subnet {
     }
 }
 
-/// A range of private addresses that is divided into subnets. Groups of all subnets of one virtual
-/// network reach each other.
+/// Private addresses that are divided into subnets. Groups of all subnets of one virtual network
+/// reach each other; those of another one only if both are peered.
+///
+/// All virtual networks of one host have different addresses, because the host reaches every group
+/// by its address. (In Azure those that are not peered may share addresses.)
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualNetwork {
     name: String,
     prefixes: Vec<IpNet>,
     subnets: Vec<Subnet>,
+    peers: Vec<String>,
+    on_premises: Vec<IpNet>,
 }
 
 impl VirtualNetwork {
@@ -149,7 +234,63 @@ impl VirtualNetwork {
             name,
             prefixes,
             subnets,
+            peers: Vec::new(),
+            on_premises: Vec::new(),
         })
+    }
+
+    /// Peers it with other virtual networks of this host, by name. As in Azure a peering is in force
+    /// when both sides have it, and it does not lead on to the peers of a peer.
+    #[must_use]
+    pub fn peered_with(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.peers = names.into_iter().collect();
+        self
+    }
+
+    /// Ranges that are reached by a gateway of the host's (VPN, ExpressRoute, a plain network): groups
+    /// reach them with their own address, without source NAT, and are reached from there. The link
+    /// there must forward: see [`BridgeOptions::uplinks`](crate::BridgeOptions::uplinks).
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for a range that is not the beginning of one, or that overlaps
+    /// with this network.
+    pub fn on_premises(mut self, ranges: Vec<IpNet>) -> Result<Self> {
+        for range in &ranges {
+            check_range(&format!("on-premises of '{}'", self.name), range)?;
+        }
+        if overlap(&ranges, &self.prefixes) {
+            return Err(invalid(format!(
+                "on-premises ranges of virtual network '{}' overlap with it",
+                self.name
+            )));
+        }
+        self.on_premises = ranges;
+        Ok(self)
+    }
+
+    pub(crate) fn premises(&self) -> &[IpNet] {
+        &self.on_premises
+    }
+
+    /// Whether both are peered.
+    pub(crate) fn is_peer(&self, other: &Self) -> bool {
+        let names =
+            |peers: &[String], name: &str| peers.iter().any(|p| p.eq_ignore_ascii_case(name));
+        names(&self.peers, &other.name) && names(&other.peers, &self.name)
+    }
+
+    /// What service tags mean in it.
+    pub(crate) fn tags(&self, all: &[Self]) -> Tags {
+        let peers = all.iter().filter(|other| self.is_peer(other));
+        let peers = peers.flat_map(|p| p.prefixes.iter().copied());
+        let gateways = self.subnets.iter().flat_map(|s| &s.prefixes);
+        Tags {
+            network: peers
+                .chain(self.prefixes.iter().copied())
+                .chain(self.on_premises.iter().copied())
+                .collect(),
+            host: gateways.map(|p| IpNet::from(gateway(p))).collect(),
+        }
     }
 
     /// A virtual network named `default` whose one subnet, also `default`, is all of it.
@@ -159,6 +300,13 @@ impl VirtualNetwork {
     pub fn single(prefix: IpNet) -> Result<Self> {
         let subnet = Subnet::new("default", vec![prefix])?;
         Self::new("default", vec![prefix], vec![subnet])
+    }
+
+    /// The same with IPv6 addresses too.
+    pub(crate) fn double(v4: IpNet, v6: Option<IpNet>) -> Result<Self> {
+        let ranges: Vec<IpNet> = std::iter::once(v4).chain(v6).collect();
+        let subnet = Subnet::new("default", ranges.clone())?;
+        Self::new("default", ranges, vec![subnet])
     }
 
     /// Its name.
@@ -205,7 +353,7 @@ impl VirtualNetwork {
 }
 
 /// Azure's rule for names of networks and subnets: 1 to 80 of letters, digits, `_`, `.` and `-`.
-fn check_name(what: &str, name: &str) -> Result<()> {
+pub(super) fn check_name(what: &str, name: &str) -> Result<()> {
     let fits = (1..=80).contains(&name.len())
         && name
             .bytes()
@@ -241,6 +389,55 @@ fn check_range(what: &str, prefix: &IpNet) -> Result<()> {
     }
     Ok(())
 }
+
+/// Checks virtual networks that are to stand side by side.
+///
+/// # Errors
+/// [`Invalid`](ErrorKind::Invalid) for none, two of one name, and two with common addresses.
+pub(crate) fn check_together(networks: &[VirtualNetwork]) -> Result<()> {
+    if networks.is_empty() {
+        return Err(invalid("there is no virtual network".to_owned()));
+    }
+    for (at, network) in networks.iter().enumerate() {
+        for other in &networks[..at] {
+            if other.name.eq_ignore_ascii_case(&network.name) {
+                return Err(invalid(format!(
+                    "two virtual networks are named '{}'",
+                    network.name
+                )));
+            }
+            if overlap(&other.prefixes, &network.prefixes) {
+                return Err(invalid(format!(
+                    "virtual networks '{}' and '{}' have common addresses: the host reaches groups of both, so each address belongs to one",
+                    other.name, network.name
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The subnet that a document means, with its network; a bare name means the first network.
+pub(crate) fn find<'a>(
+    networks: &'a [VirtualNetwork],
+    id: &str,
+) -> Option<(&'a VirtualNetwork, &'a Subnet)> {
+    let bare = !id.trim_matches('/').contains('/');
+    let candidates = if bare { networks.get(..1)? } else { networks };
+    candidates.iter().find_map(|n| n.find(id).map(|s| (n, s)))
+}
+
+/// The IPv6 range of a network that is chosen by default: a /64 of
+/// unique local addresses (RFC 4193) with the 40 random bits of the state directory.
+pub(crate) fn local_v6(instance: &str) -> Option<IpNet> {
+    let bits = u64::from_str_radix(instance.get(..10)?, 16).ok()?;
+    let address = 0xfd_u128 << 120 | u128::from(bits) << 80;
+    IpNet::new(IpAddr::from(Ipv6Addr::from_bits(address)), 64).ok()
+}
+
+/// The address of the host that groups of all networks reach, and nobody else: services of the
+/// embedder for groups (metadata, names) are bound to it.
+pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 97, 1);
 
 /// Whether any range of one list shares an address with one of the other.
 pub(crate) fn overlap(a: &[IpNet], b: &[IpNet]) -> bool {

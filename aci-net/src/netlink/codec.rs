@@ -88,6 +88,11 @@ impl Request {
         }
     }
 
+    /// Appends the finished message to a datagram.
+    pub(crate) fn write(self, datagram: &mut Vec<u8>, sequence: u32, flags: u16) {
+        datagram.extend_from_slice(&self.finish(sequence, flags));
+    }
+
     /// The finished message, with a sequence number and further flags.
     pub(crate) fn finish(mut self, sequence: u32, flags: u16) -> Vec<u8> {
         let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);

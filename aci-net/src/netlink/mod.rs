@@ -6,5 +6,6 @@ pub(crate) mod conntrack;
 pub(crate) mod nft;
 pub(crate) mod route;
 pub(crate) mod socket;
+pub(crate) mod traffic;
 
 pub(crate) use socket::{Refusal, Socket};

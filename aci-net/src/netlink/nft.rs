@@ -2,7 +2,12 @@
 //! nf_tables.h`). Numbers are in network byte order there; values that rules compare are as the
 //! packet or the kernel has them.
 
+use std::borrow::Cow;
+
 use super::codec::{CREATE, Request};
+
+/// A name that is fixed or made up for a policy.
+pub(crate) type Name = Cow<'static, str>;
 
 /// `NETLINK_NETFILTER`.
 pub(crate) const PROTOCOL: isize = 12;
@@ -22,25 +27,30 @@ const APPEND: u16 = 0x800;
 const LIST_ELEMENT: u16 = 1;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
+const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
+const SET_CONCAT: u32 = 0x80;
+/// The element ends a span; its key is the first that is not in it.
+const INTERVAL_END: u32 = 1;
 
 /// IPv4 and IPv6 as rules see them (`NFPROTO_*`).
 pub(crate) const NFPROTO_IPV4: u8 = 2;
 /// See [`NFPROTO_IPV4`].
 pub(crate) const NFPROTO_IPV6: u8 = 10;
 
-/// The 32-bit registers in which rules keep values; a key of several parts is in several that
-/// follow each other.
+/// The 32-bit registers in which rules keep values; longer values and the further parts of a key are
+/// in those that follow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Register(u32);
 
 impl Register {
     /// The first one.
     pub(crate) const A: Self = Self(8);
-    /// The one after it.
-    pub(crate) const B: Self = Self(9);
-    /// The third.
-    pub(crate) const C: Self = Self(10);
+
+    /// The one behind a value of so many bytes in the first ones.
+    pub(crate) const fn after(bytes: u32) -> Self {
+        Self(8 + bytes.div_ceil(4))
+    }
 }
 
 /// Where a chain sits.
@@ -113,6 +123,13 @@ pub(crate) fn delete_table(name: &str) -> Request {
     request("delete the firewall table", DELETE_TABLE, 0).text(1, name)
 }
 
+/// Makes a chain that others jump to.
+pub(crate) fn new_plain_chain(table: &str, name: &str) -> Request {
+    request("create a firewall chain", NEW_CHAIN, CREATE)
+        .text(1, table)
+        .text(3, name)
+}
+
 /// Makes a chain at a hook; what it does not judge is let through.
 pub(crate) fn new_chain(table: &str, name: &str, hook: Hook) -> Request {
     let request = request("create a firewall chain", NEW_CHAIN, CREATE)
@@ -126,24 +143,42 @@ pub(crate) fn new_chain(table: &str, name: &str, hook: Hook) -> Request {
 }
 
 /// A set or map of fixed sizes; `types` are what tools show (`nft list`).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Set {
     /// Its name.
-    pub(crate) name: &'static str,
+    pub(crate) name: Name,
     /// A number that tells it from others in one transaction.
     pub(crate) id: u32,
     /// The key's type and length in bytes.
     pub(crate) key: (u32, u32),
     /// The value's type and length in bytes, for a map.
     pub(crate) value: Option<(u32, u32)>,
+    /// Whether its elements are spans.
+    pub(crate) spans: Spans,
+}
+
+/// What the elements of a set are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Spans {
+    /// Single keys.
+    No,
+    /// Spans: an element begins one, another ends it.
+    Yes,
+    /// Keys of several parts of these lengths, each a span; an element has its first and last key.
+    Parts(&'static [u32]),
 }
 
 /// Makes a set or map.
 pub(crate) fn new_set(table: &str, set: &Set) -> Request {
-    let flags = if set.value.is_some() { SET_MAP } else { 0 };
+    let spans = match set.spans {
+        Spans::No => 0,
+        Spans::Yes => SET_INTERVAL,
+        Spans::Parts(_) => SET_INTERVAL | SET_CONCAT,
+    };
+    let flags = spans | if set.value.is_some() { SET_MAP } else { 0 };
     let mut request = request("create a firewall set", NEW_SET, CREATE)
         .text(1, table)
-        .text(2, set.name);
+        .text(2, &set.name);
     request = be32(request, 3, flags);
     request = be32(request, 4, set.key.0);
     request = be32(request, 5, set.key.1);
@@ -151,19 +186,85 @@ pub(crate) fn new_set(table: &str, set: &Set) -> Request {
         request = be32(request, 6, kind);
         request = be32(request, 7, length);
     }
+    if let Spans::Parts(lengths) = set.spans {
+        request = request.nest(9, |description| {
+            description.nest(2, |mut parts| {
+                for length in lengths {
+                    parts = parts.nest(LIST_ELEMENT, |part| be32(part, 1, *length));
+                }
+                parts
+            })
+        });
+    }
     be32(request, 10, set.id)
 }
 
-/// An element: a key, and the value of a map.
-pub(crate) type Element = (Vec<u8>, Option<Vec<u8>>);
+/// An element of a set or map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Element {
+    key: Vec<u8>,
+    /// The last key of a span of several parts.
+    last: Option<Vec<u8>>,
+    /// It ends a span.
+    end: bool,
+    value: Option<Vec<u8>>,
+}
 
-fn elements(request: Request, table: &str, set: &str, all: &[Element]) -> Request {
+impl Element {
+    /// A key.
+    pub(crate) const fn key(key: Vec<u8>) -> Self {
+        Self {
+            key,
+            last: None,
+            end: false,
+            value: None,
+        }
+    }
+
+    /// A key of a map with its value.
+    pub(crate) const fn pair(key: Vec<u8>, value: Vec<u8>) -> Self {
+        Self {
+            key,
+            last: None,
+            end: false,
+            value: Some(value),
+        }
+    }
+
+    /// The end of the span before it.
+    pub(crate) const fn end(key: Vec<u8>) -> Self {
+        Self {
+            key,
+            last: None,
+            end: true,
+            value: None,
+        }
+    }
+
+    /// A span of keys of several parts.
+    pub(crate) const fn span(first: Vec<u8>, last: Vec<u8>) -> Self {
+        Self {
+            key: first,
+            last: Some(last),
+            end: false,
+            value: None,
+        }
+    }
+}
+
+fn elements(request: Request, table: &str, set: &str, all: &[Element], values: bool) -> Request {
     request.text(1, table).text(2, set).nest(3, |mut list| {
-        for (key, value) in all {
-            list = list.nest(LIST_ELEMENT, |element| {
-                let element = element.nest(1, |k| k.attr(DATA_VALUE, key));
-                match value {
-                    Some(value) => element.nest(2, |v| v.attr(DATA_VALUE, value)),
+        for item in all {
+            list = list.nest(LIST_ELEMENT, |mut element| {
+                element = element.nest(1, |k| k.attr(DATA_VALUE, &item.key));
+                if let Some(value) = item.value.as_ref().filter(|_| values) {
+                    element = element.nest(2, |v| v.attr(DATA_VALUE, value));
+                }
+                if item.end {
+                    element = be32(element, 3, INTERVAL_END);
+                }
+                match &item.last {
+                    Some(last) => element.nest(10, |k| k.attr(DATA_VALUE, last)),
                     None => element,
                 }
             });
@@ -179,6 +280,7 @@ pub(crate) fn add_elements(table: &str, set: &str, all: &[Element]) -> Request {
         table,
         set,
         all,
+        true,
     )
 }
 
@@ -189,6 +291,7 @@ pub(crate) fn delete_elements(table: &str, set: &str, all: &[Element]) -> Reques
         table,
         set,
         all,
+        false,
     )
 }
 
@@ -203,8 +306,16 @@ pub(crate) enum Step {
         length: u32,
         to: Register,
     },
+    /// Loads the link header's sender.
+    SenderMac(Register),
+    /// Loads the transport header's source port.
+    SourcePort(Register),
     /// Loads the transport header's destination port.
     DestinationPort(Register),
+    /// Loads bytes that the rule has.
+    Load(Register, Vec<u8>),
+    /// Goes on if the first bytes are in the span, both ends included.
+    Between(Register, Vec<u8>, Vec<u8>),
     /// Goes on if equal.
     Equal(Register, Vec<u8>),
     /// Goes on if not equal.
@@ -220,9 +331,15 @@ pub(crate) enum Step {
     /// Goes on if the sender's address is not routed over the link that the packet came in by.
     FromElsewhere(Register),
     /// Goes on if the key is in the set.
-    InSet(Register, &'static str),
+    InSet(Register, Name),
+    /// Goes on if the key is not in the set.
+    NotInSet(Register, Name),
     /// Goes on if the key is in the map, and loads its value.
-    Map(Register, &'static str, Register),
+    Map(Register, Name, Register),
+    /// Goes on in another chain and comes back, if that does not decide.
+    Jump(Name),
+    /// Goes back to the chain that jumped here.
+    Return,
     /// Lets the packet through this chain.
     Accept,
     /// Drops the packet.
@@ -231,6 +348,10 @@ pub(crate) enum Step {
     Reject,
     /// Sends the connection to the address in the register.
     Destination(u8, Register),
+    /// Sends the connection to the address and port in the registers.
+    DestinationAndPort(u8, Register, Register),
+    /// Gives the connection the sender's address in the register.
+    Source(u8, Register),
     /// Gives the connection the address of the link it goes out by.
     Masquerade,
 }
@@ -242,9 +363,37 @@ fn expression(list: Request, name: &str, data: impl FnOnce(Request) -> Request) 
     list.nest(LIST_ELEMENT, |e| e.text(1, name).nest(2, data))
 }
 
-fn verdict(list: Request, code: u32) -> Request {
+fn verdict(list: Request, code: i32, chain: Option<&str>) -> Request {
     expression(list, "immediate", |d| {
-        be32(d, 1, 0).nest(2, |data| data.nest(DATA_VERDICT, |v| be32(v, 1, code)))
+        be32(d, 1, 0).nest(2, |data| {
+            data.nest(DATA_VERDICT, |v| {
+                let v = be32(v, 1, code.cast_unsigned());
+                match chain {
+                    Some(chain) => v.text(2, chain),
+                    None => v,
+                }
+            })
+        })
+    })
+}
+
+fn lookup(list: Request, register: Register, set: &str, inverted: bool) -> Request {
+    expression(list, "lookup", |d| {
+        let d = be32(d.text(1, set), 2, register.0);
+        if inverted { be32(d, 5, 1) } else { d }
+    })
+}
+
+/// Address translation: kind 0 changes the sender, 1 the receiver.
+fn nat(list: Request, kind: u32, family: u8, address: Register, port: Option<Register>) -> Request {
+    expression(list, "nat", |d| {
+        let d = be32(d, 1, kind);
+        let d = be32(d, 2, u32::from(family));
+        let d = be32(d, 3, address.0);
+        match port {
+            Some(port) => be32(d, 5, port.0),
+            None => d,
+        }
     })
 }
 
@@ -271,7 +420,17 @@ fn write(list: Request, step: &Step) -> Request {
             be32(d, 2, *key as u32)
         }),
         Step::Network { offset, length, to } => load(list, 1, *offset, *length, *to),
+        Step::SenderMac(to) => load(list, 0, 6, 6, *to),
+        Step::SourcePort(to) => load(list, 2, 0, 2, *to),
         Step::DestinationPort(to) => load(list, 2, 2, 2, *to),
+        Step::Load(to, value) => expression(list, "immediate", |d| {
+            be32(d, 1, to.0).nest(2, |data| data.attr(DATA_VALUE, value))
+        }),
+        Step::Between(register, first, last) => {
+            // 5: not less, 3: not greater.
+            let list = compare(list, *register, 5, first);
+            compare(list, *register, 3, last)
+        }
         Step::Equal(register, value) => compare(list, *register, 0, value),
         Step::NotEqual(register, value) => compare(list, *register, 1, value),
         Step::Mask(register, mask) => expression(list, "bitwise", |d| {
@@ -307,21 +466,22 @@ fn write(list: Request, step: &Step) -> Request {
             });
             compare(list, *through, 0, &[0; 4])
         }
-        Step::InSet(register, set) => {
-            expression(list, "lookup", |d| be32(d.text(1, set), 2, register.0))
-        }
+        Step::InSet(register, set) => lookup(list, *register, set, false),
+        Step::NotInSet(register, set) => lookup(list, *register, set, true),
         Step::Map(register, map, to) => expression(list, "lookup", |d| {
             let d = be32(d.text(1, map), 2, register.0);
             be32(d, 3, to.0)
         }),
-        Step::Accept => verdict(list, 1),
-        Step::Drop => verdict(list, 0),
+        Step::Jump(chain) => verdict(list, -3, Some(chain)),
+        Step::Return => verdict(list, -5, None),
+        Step::Accept => verdict(list, 1, None),
+        Step::Drop => verdict(list, 0, None),
         Step::Reject => expression(list, "reject", |d| be32(d, 1, 2).attr(2, &[2])),
-        Step::Destination(family, address) => expression(list, "nat", |d| {
-            let d = be32(d, 1, 1);
-            let d = be32(d, 2, u32::from(*family));
-            be32(d, 3, address.0)
-        }),
+        Step::Destination(family, address) => nat(list, 1, *family, *address, None),
+        Step::DestinationAndPort(family, address, port) => {
+            nat(list, 1, *family, *address, Some(*port))
+        }
+        Step::Source(family, address) => nat(list, 0, *family, *address, None),
         Step::Masquerade => expression(list, "masq", |d| d),
     }
 }

@@ -15,6 +15,8 @@ const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
+const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
@@ -83,6 +85,8 @@ pub(crate) enum Ipv4Setting {
     AcceptRedirects = 4,
     /// Whether ICMP redirects are sent.
     SendRedirects = 6,
+    /// 8: no ARP request is answered.
+    ArpIgnore = 19,
 }
 
 /// A link of the network namespace.
@@ -124,12 +128,16 @@ pub(crate) struct Route {
 pub(crate) struct Pair<'a> {
     /// The name of this side.
     pub(crate) name: &'a str,
+    /// The index of this side, or 0 for any.
+    pub(crate) index: u32,
     /// The group of this side.
     pub(crate) group: u32,
     /// The MAC address of this side.
     pub(crate) mac: [u8; 6],
     /// The other side's name.
     pub(crate) peer: &'a str,
+    /// The other side's index, or 0 for any.
+    pub(crate) peer_index: u32,
     /// The other side's MAC address.
     pub(crate) peer_mac: [u8; 6],
     /// Where the other side goes.
@@ -150,7 +158,7 @@ fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
 pub(crate) fn new_pair(pair: &Pair<'_>) -> Request {
     let namespace = pair.namespace.as_raw_fd().cast_unsigned();
     Request::new("create a veth pair", NEW_LINK, CREATE | EXCLUSIVE)
-        .raw(&link_header(0, 0, 0))
+        .raw(&link_header(pair.index, 0, 0))
         .text(LINK_NAME, pair.name)
         .u32(LINK_GROUP, pair.group)
         .u32(LINK_MTU, pair.mtu)
@@ -158,7 +166,7 @@ pub(crate) fn new_pair(pair: &Pair<'_>) -> Request {
         .nest(LINK_INFO, |info| {
             info.attr(INFO_KIND, b"veth").nest(INFO_DATA, |data| {
                 data.nest(VETH_PEER, |peer| {
-                    peer.raw(&link_header(0, 0, 0))
+                    peer.raw(&link_header(pair.peer_index, 0, 0))
                         .text(LINK_NAME, pair.peer)
                         .u32(LINK_MTU, pair.mtu)
                         .attr(LINK_ADDRESS, &pair.peer_mac)
@@ -178,11 +186,49 @@ pub(crate) fn new_bridge(name: &str, group: u32, mtu: u32) -> Request {
         .nest(LINK_INFO, |info| info.attr(INFO_KIND, b"bridge"))
 }
 
-/// Sets a link's alias.
-pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
-    Request::new("name a link's owner", SET_LINK, 0)
-        .raw(&link_header(index, 0, 0))
-        .attr(LINK_ALIAS, alias.as_bytes())
+/// Makes a link that gives back what is sent through it, to limit what comes in by another one.
+pub(crate) fn new_shaper(name: &str, group: u32, mtu: u32) -> Request {
+    Request::new("create an ifb link", NEW_LINK, CREATE | EXCLUSIVE)
+        .raw(&link_header(0, 0, 0))
+        .text(LINK_NAME, name)
+        .u32(LINK_GROUP, group)
+        .u32(LINK_MTU, mtu)
+        .nest(LINK_INFO, |info| info.attr(INFO_KIND, b"ifb"))
+}
+
+/// Gives a link its alias and settings in one message. With `ipv6` the kernel gives it no IPv6 address
+/// of its own accord when it is set up; that is refused where IPv6 is switched off.
+pub(crate) fn configure(
+    index: u32,
+    alias: Option<&str>,
+    settings: &[(Ipv4Setting, u32)],
+    ipv6: bool,
+) -> Request {
+    let mut request = Request::new("configure a link", SET_LINK, 0).raw(&link_header(index, 0, 0));
+    if let Some(alias) = alias {
+        request = request.attr(LINK_ALIAS, alias.as_bytes());
+    }
+    if settings.is_empty() && !ipv6 {
+        return request;
+    }
+    request.nest(LINK_AF_SPEC, |mut spec| {
+        if !settings.is_empty() {
+            spec = spec.nest(u16::from(FAMILY_INET), |inet| {
+                inet.nest(INET_CONF, |conf| {
+                    let all = settings.iter();
+                    all.fold(conf, |conf, (setting, value)| {
+                        conf.u32(*setting as u16, *value)
+                    })
+                })
+            });
+        }
+        if ipv6 {
+            spec = spec.nest(u16::from(FAMILY_INET6), |inet6| {
+                inet6.attr(INET6_ADDR_GEN_MODE, &[ADDR_GEN_NONE])
+            });
+        }
+        spec
+    })
 }
 
 /// Sets a link's IPv4 settings.
@@ -197,18 +243,6 @@ pub(crate) fn set_ipv4(index: u32, settings: &[(Ipv4Setting, u32)]) -> Request {
                     }
                     conf
                 })
-            })
-        })
-}
-
-/// Keeps the kernel from giving a link an IPv6 address of its own accord. Refused where IPv6 is
-/// switched off, which does no harm.
-pub(crate) fn no_ipv6_autoconf(index: u32) -> Request {
-    Request::new("switch off IPv6 autoconfiguration", SET_LINK, 0)
-        .raw(&link_header(index, 0, 0))
-        .nest(LINK_AF_SPEC, |spec| {
-            spec.nest(u16::from(FAMILY_INET6), |inet6| {
-                inet6.attr(INET6_ADDR_GEN_MODE, &[ADDR_GEN_NONE])
             })
         })
 }
@@ -271,6 +305,28 @@ pub(crate) fn new_address(index: u32, address: IpAddr) -> Request {
         .raw(&header)
         .attr(ADDRESS_LOCAL, &octets(address))
         .attr(ADDRESS_ADDRESS, &octets(address))
+}
+
+/// Takes an address that stands alone from a link.
+pub(crate) fn delete_address(index: u32, address: IpAddr) -> Request {
+    let host = IpNet::from(address);
+    let mut header = [family(&address), host.prefix_len(), 0, 0, 0, 0, 0, 0];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    Request::new("delete an address", DELETE_ADDRESS, 0)
+        .raw(&header)
+        .attr(ADDRESS_LOCAL, &octets(address))
+        .attr(ADDRESS_ADDRESS, &octets(address))
+}
+
+/// All addresses of the socket's namespace with the index of their link.
+pub(crate) fn addresses(socket: &mut Socket) -> Result<Vec<(u32, IpAddr)>, Refusal> {
+    let request = Request::new("list addresses", GET_ADDRESS, 0).raw(&[0; 8]);
+    socket.dump(&request, |body| {
+        let list = body.get(8..)?;
+        let find = |wanted| attributes(list).find(|(kind, _)| *kind == wanted);
+        let (_, value) = find(ADDRESS_LOCAL).or_else(|| find(ADDRESS_ADDRESS))?;
+        Some((read_u32(body.get(4..)?)?, read_address(value)?))
+    })
 }
 
 fn route_header(destination: &IpNet, scope: u8, kind: RouteKind, flags: u32) -> [u8; 12] {

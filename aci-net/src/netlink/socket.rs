@@ -86,37 +86,56 @@ impl Socket {
         Ok(Self { inner, sequence: 0 })
     }
 
+    /// Lets one message and its answers be as large as a firewall of thousands of rules.
+    pub(crate) fn allow_large(&mut self) {
+        use rustix::net::sockopt;
+        const LARGE: usize = 32 * 1024 * 1024;
+        // Without `CAP_NET_ADMIN` in the first user namespace only as far as the system's limit.
+        let socket = &self.inner;
+        if sockopt::set_socket_send_buffer_size_force(socket, LARGE).is_err() {
+            let _ = sockopt::set_socket_send_buffer_size(socket, LARGE);
+        }
+    }
+
     /// Sends requests in one datagram and returns the answer to each. The kernel carries out every
-    /// request of a batch, also those after a refused one.
+    /// request of a batch, also those after a refused one, in order. Only the last one is asked to be
+    /// acknowledged: what is refused is always answered, and before it.
     pub(crate) fn batch(&mut self, requests: Vec<Request>) -> Vec<Result<(), Refusal>> {
         let first = self.sequence.wrapping_add(1);
         let mut names = Vec::with_capacity(requests.len());
         let mut datagram = Vec::new();
-        for request in requests {
+        let count = requests.len();
+        for (at, request) in requests.into_iter().enumerate() {
             self.sequence = self.sequence.wrapping_add(1);
             names.push(request.what());
-            datagram.extend_from_slice(&request.finish(self.sequence, ACK));
+            let flags = if at + 1 == count { ACK } else { 0 };
+            request.write(&mut datagram, self.sequence, flags);
         }
-        let mut answers: Vec<Option<Result<(), Refusal>>> = vec![None; names.len()];
-        let mut open = names.len();
-        let mut failed = self.send(&datagram).err();
-        while open > 0 && failed.is_none() {
+        let mut answers: Vec<Result<(), Refusal>> = vec![Ok(()); names.len()];
+        let mut open = count > 0;
+        let mut failed = if open {
+            self.send(&datagram).err()
+        } else {
+            None
+        };
+        while open && failed.is_none() {
             let received = self.receive(|message| {
                 let place = message.sequence.wrapping_sub(first) as usize;
-                if message.kind != ERROR || place >= names.len() || answers[place].is_some() {
+                if message.kind != ERROR || place >= names.len() {
                     return;
                 }
-                answers[place] = Some(answer(names[place], &message));
-                open -= 1;
+                answers[place] = answer(names[place], &message);
+                open &= place + 1 < count;
             });
             failed = received.err();
         }
-        let lost = failed.unwrap_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-        answers
-            .into_iter()
-            .zip(names)
-            .map(|(answer, what)| answer.unwrap_or_else(|| Err(Refusal::io(what, &lost))))
-            .collect()
+        match failed {
+            Some(lost) => names
+                .into_iter()
+                .map(|what| Err(Refusal::io(what, &lost)))
+                .collect(),
+            None => answers,
+        }
     }
 
     /// Sends requests that are carried out all together or not at all, between the messages that
@@ -130,40 +149,35 @@ impl Socket {
         let whole = begin.what();
         self.sequence = self.sequence.wrapping_add(1);
         let opening = self.sequence;
-        let mut datagram = begin.finish(opening, 0);
-        let mut names = Vec::with_capacity(requests.len());
-        for request in requests {
+        let mut datagram = Vec::new();
+        begin.write(&mut datagram, opening, 0);
+        let count = requests.len();
+        let mut names = Vec::with_capacity(count);
+        for (at, request) in requests.into_iter().enumerate() {
             self.sequence = self.sequence.wrapping_add(1);
             names.push(request.what());
-            datagram.extend_from_slice(&request.finish(self.sequence, ACK));
+            // Refusals are always answered, and before the answer to the last request.
+            let flags = if at + 1 == count { ACK } else { 0 };
+            request.write(&mut datagram, self.sequence, flags);
         }
         self.sequence = self.sequence.wrapping_add(1);
-        datagram.extend_from_slice(&end.finish(self.sequence, 0));
+        end.write(&mut datagram, self.sequence, 0);
         let fail = |error: io::Error| Refusal::io(whole, &error);
         self.send(&datagram).map_err(fail)?;
-        let mut open = names.len();
         let mut refusal = None;
-        let mut over = false;
-        while open > 0 && !over {
+        let mut over = count == 0;
+        while !over {
             self.receive(|message| {
-                if message.kind != ERROR {
-                    return;
-                }
                 let place = message.sequence.wrapping_sub(opening) as usize;
-                if place == 0 || place > names.len() {
-                    // The transaction as a whole was refused; nothing else may be answered.
-                    over = place == 0 || place == names.len() + 1;
-                    if over && refusal.is_none() {
-                        refusal = answer(whole, &message).err();
-                    }
+                if message.kind != ERROR || place > count + 1 {
                     return;
                 }
-                open = open.saturating_sub(1);
-                if let Err(why) = answer(names[place - 1], &message)
-                    && refusal.is_none()
-                {
-                    refusal = Some(why);
+                // The transaction as a whole was refused, or this answers a single request.
+                let name = names.get(place.wrapping_sub(1)).unwrap_or(&whole);
+                if refusal.is_none() {
+                    refusal = answer(name, &message).err();
                 }
+                over |= place == 0 || place >= count;
             })
             .map_err(fail)?;
         }

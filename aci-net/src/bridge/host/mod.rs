@@ -1,45 +1,35 @@
 //! The acts on the kernel: making, mending and removing the objects of attachments.
 
+mod base;
+mod pair;
 mod remove;
+mod shape;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use aci_core::error::{Error, ErrorKind, Result};
 use ipnet::IpNet;
 use rustix::io::Errno;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::bridge::firewall::{Firewall, Nftables, Policy, PortKey};
+use crate::bridge::firewall::{Elements, Firewall, Nftables, Rules};
 use crate::bridge::ledger::{ATTACH, Entry};
 use crate::bridge::names::Names;
 use crate::error::refused;
-use crate::ipam::{VirtualNetwork, gateway};
-use crate::netlink::codec::Request;
-use crate::netlink::route::{self, Ipv4Setting, Link, Pair, Route};
+use crate::ipam::VirtualNetwork;
+use crate::netlink::route::{self, Link, Route};
 use crate::netlink::{Refusal, Socket};
+pub(in crate::bridge) use remove::{Doomed, remove};
 
 /// The name of a group's link, inside.
 pub(in crate::bridge) const INSIDE: &str = "eth0";
 const OPEN: &str = "network.open";
-const DETACH: &str = "network.detach";
+pub(in crate::bridge) const DETACH: &str = "network.detach";
 const READY: &str = "network.set_ready";
 /// `NETLINK_ROUTE`.
-const PROTOCOL: isize = 0;
-
-/// IPv4 settings of the host's side of a pair. Forwarding is switched on for what comes in here and
-/// nowhere else. The reverse path filter drops packets with a sender's address that is not the
-/// group's own, also where the host has loosened it for all links, because this one has no address.
-/// The host's loopback is out of reach.
-const HOST_SIDE: [(Ipv4Setting, u32); 5] = [
-    (Ipv4Setting::Forwarding, 1),
-    (Ipv4Setting::ReversePathFilter, 1),
-    (Ipv4Setting::RouteLocalnet, 0),
-    (Ipv4Setting::AcceptRedirects, 0),
-    (Ipv4Setting::SendRedirects, 0),
-];
+pub(in crate::bridge) const PROTOCOL: isize = 0;
 
 /// The host's network namespace, used by one thread.
 #[derive(Debug)]
@@ -48,8 +38,14 @@ pub(in crate::bridge) struct Host {
     home: Arc<OwnedFd>,
     names: Names,
     mtu: u32,
-    /// Whether the gateway stands.
-    based: bool,
+    /// The index that the next link gets.
+    next_index: u32,
+    /// Whether this machine has IPv6.
+    ipv6: bool,
+    /// The index of the bridge with the gateways' addresses, while it stands.
+    anchor: Option<u32>,
+    /// Addresses that the host has without us.
+    own_addresses: BTreeSet<IpAddr>,
     firewall: Option<Box<dyn Firewall>>,
     step: Option<fn(&'static str)>,
 }
@@ -78,9 +74,12 @@ impl Host {
             firewall,
             socket,
             home,
-            names,
             mtu: 1500,
-            based: false,
+            next_index: names.first_index(),
+            ipv6: std::path::Path::new("/proc/sys/net/ipv6").exists(),
+            names,
+            anchor: None,
+            own_addresses: BTreeSet::new(),
             step,
         })
     }
@@ -118,16 +117,48 @@ impl Host {
         self.firewall.is_some()
     }
 
-    /// Puts a policy in force.
+    /// Whether the host answers for an address only on behalf of groups.
+    pub(in crate::bridge) fn guards(&self, address: &IpAddr) -> bool {
+        !self.own_addresses.contains(address)
+    }
+
+    /// Puts rules with all their elements in force, or nothing of ours for `None`.
     pub(in crate::bridge) fn enforce(
         &mut self,
         operation: &'static str,
-        policy: Option<&Policy>,
+        policy: Option<(&Rules, &Elements)>,
     ) -> Result<()> {
-        self.step(operation);
-        match &mut self.firewall {
-            Some(firewall) => firewall.put(policy).map_err(|r| refused(operation, r)),
-            None => Ok(()),
+        self.step("rules.replace");
+        let Some(firewall) = &mut self.firewall else {
+            return Ok(());
+        };
+        let done = match policy {
+            Some((rules, elements)) => firewall.replace(rules, elements),
+            None => firewall.remove(),
+        };
+        done.map_err(|r| refused(operation, r))
+    }
+
+    /// Takes elements out of the rules in force and puts others in. `false` if the rules are no
+    /// longer as they were made, and must be made again.
+    pub(in crate::bridge) fn change(
+        &mut self,
+        operation: &'static str,
+        out: &Elements,
+        into: &Elements,
+    ) -> Result<bool> {
+        self.step("rules.change");
+        let Some(firewall) = &mut self.firewall else {
+            return Ok(true);
+        };
+        match firewall.change(out, into) {
+            Ok(()) => Ok(true),
+            // Somebody removed the table or its elements (`nft flush ruleset`).
+            Err(refusal) if matches!(refusal.errno, Errno::NOENT | Errno::EXIST) => {
+                tracing::warn!(%refusal, what = refusal.what, "the firewall's rules were changed by somebody else; made again");
+                Ok(false)
+            }
+            Err(refusal) => Err(refused(operation, refusal)),
         }
     }
 
@@ -161,45 +192,18 @@ impl Host {
         route::links(&mut self.socket).map_err(|r| refused(operation, r))
     }
 
+    /// The host's routes without ours, and without those of the addresses on our links.
+    pub(in crate::bridge) fn foreign_routes(&mut self) -> Result<Vec<Route>> {
+        let own: BTreeSet<u32> = self.own_links(OPEN)?.into_iter().map(|l| l.index).collect();
+        let mut routes = self.routes()?;
+        let ours = |r: &Route| self.names.owns_route(r) || r.link.is_some_and(|l| own.contains(&l));
+        routes.retain(|r| !ours(r));
+        Ok(routes)
+    }
+
     /// All routes of the host.
     pub(in crate::bridge) fn routes(&mut self) -> Result<Vec<Route>> {
         route::routes(&mut self.socket).map_err(|r| refused(OPEN, r))
-    }
-
-    /// Makes what all groups share: a bridge with the gateways' addresses, and a route that keeps
-    /// unused addresses of the network from leaving the host. A part of it may stand already.
-    pub(in crate::bridge) fn base(&mut self, network: &VirtualNetwork) -> Result<()> {
-        if self.based {
-            return Ok(());
-        }
-        let name = self.names.anchor();
-        let group = self.names.live_group();
-        let explain = |r| refused(ATTACH, r);
-        let found = route::link(&mut self.socket, &name).map_err(explain)?;
-        let index = match found {
-            Some(link) if self.names.owns(&link.name, link.group) => link.index,
-            Some(link) => return Err(foreign(&link)),
-            None => {
-                self.step("base.link");
-                self.socket
-                    .one(route::new_bridge(&name, group, self.mtu))
-                    .map_err(explain)?;
-                self.index_of(&name).map_err(explain)?
-            }
-        };
-        self.step("base.configure");
-        let mut requests = vec![
-            route::set_alias(index, &self.names.anchor_alias()),
-            route::set_up(index),
-        ];
-        for range in ranges(network) {
-            requests.push(route::new_address(index, gateway(&range)));
-            requests.push(route::route_unreachable(range, self.names.metric()));
-        }
-        let _ = self.socket.one(route::no_ipv6_autoconf(index));
-        self.socket.all(requests).map_err(explain)?;
-        self.based = true;
-        Ok(())
     }
 
     fn index_of(&mut self, name: &str) -> Result<u32, Refusal> {
@@ -211,177 +215,6 @@ impl Host {
                 text: None,
             })
     }
-
-    /// Forgets connections that no longer lead where they did. A kernel that does not tell of its
-    /// connections lets them end by themselves.
-    pub(in crate::bridge) fn forget(
-        &mut self,
-        addresses: &BTreeSet<IpAddr>,
-        ports: &BTreeMap<PortKey, IpAddr>,
-    ) {
-        self.step("forget");
-        match self.firewall.as_mut().map(|f| f.forget(addresses, ports)) {
-            Some(Ok(count)) if count > 0 => tracing::debug!(count, "forgot connections"),
-            Some(Err(refusal)) => tracing::warn!(%refusal, what = refusal.what, "connections stay"),
-            _ => {}
-        }
-    }
-
-    /// Opens a socket in another network namespace. The thread is there for that one call only.
-    fn inside(&self, namespace: BorrowedFd<'_>) -> Result<Socket> {
-        let enter = |fd| move_into_link_name_space(fd, Some(LinkNameSpaceType::Network));
-        enter(namespace).map_err(|errno| {
-            refused(
-                ATTACH,
-                Refusal {
-                    what: "enter the group's network namespace",
-                    errno,
-                    text: None,
-                },
-            )
-        })?;
-        let socket = Socket::open(PROTOCOL);
-        if let Err(errno) = enter(std::os::fd::AsFd::as_fd(&*self.home)) {
-            // Our own socket stays with the host; the thread merely keeps the other one alive.
-            tracing::warn!(%errno, "could not leave a group's network namespace");
-        }
-        socket.map_err(|e| {
-            refused(
-                ATTACH,
-                Refusal::io("open a netlink socket in the group's namespace", &e),
-            )
-        })
-    }
-
-    /// Makes or mends an attachment.
-    ///
-    /// # Errors
-    /// What was refused; then nothing of a link that was made here is left.
-    pub(in crate::bridge) fn attach(
-        &mut self,
-        network: &VirtualNetwork,
-        entry: &Entry,
-        namespace: BorrowedFd<'_>,
-    ) -> Result<()> {
-        self.base(network)?;
-        let explain = |r| refused(ATTACH, r).on(&entry.attachment.sandbox);
-        let mut inside = self.inside(namespace)?;
-        let found = route::link(&mut self.socket, &entry.link).map_err(explain)?;
-        let found = match found {
-            Some(link) if !self.names.owns(&link.name, link.group) => return Err(foreign(&link)),
-            // Its other end may have gone to a namespace that is no more.
-            Some(link) if route::link(&mut inside, INSIDE).map_err(explain)?.is_none() => {
-                self.delete_links(ATTACH, std::slice::from_ref(&link))?;
-                None
-            }
-            other => other.map(|l| l.index),
-        };
-        let made = found.is_none();
-        let result = self
-            .connect(entry, found, namespace, &mut inside)
-            .map_err(explain);
-        if result.is_err() && made {
-            self.detach(&[entry], None)?;
-        }
-        result
-    }
-
-    fn connect(
-        &mut self,
-        entry: &Entry,
-        found: Option<u32>,
-        namespace: BorrowedFd<'_>,
-        inside: &mut Socket,
-    ) -> Result<(), Refusal> {
-        let (mac, peer_mac) = self.names.macs(&entry.attachment.sandbox);
-        let index = if let Some(index) = found {
-            index
-        } else {
-            self.step("attach.link");
-            self.socket.one(route::new_pair(&Pair {
-                name: &entry.link,
-                group: self.names.live_group(),
-                mac,
-                peer: INSIDE,
-                peer_mac,
-                namespace,
-                mtu: self.mtu,
-            }))?;
-            self.index_of(&entry.link)?
-        };
-        self.step("attach.inside");
-        let eth0 = route::link(inside, INSIDE)?
-            .map(|l| l.index)
-            .ok_or(Refusal {
-                what: "find the group's end of its pair",
-                errno: Errno::NODEV,
-                text: None,
-            })?;
-        let _ = inside.one(route::no_ipv6_autoconf(eth0));
-        let mut requests: Vec<_> = addresses(entry)
-            .map(|address| route::new_address(eth0, address.addr()))
-            .collect();
-        requests.push(route::set_up(eth0));
-        for address in addresses(entry) {
-            let gateway = gateway(&address.trunc());
-            requests.push(route::new_neighbour(eth0, gateway, mac));
-            requests.push(route::default_route(gateway, eth0));
-        }
-        inside.all(requests)?;
-        self.step("attach.host");
-        self.host_side(entry, index)
-    }
-
-    /// Configures the host's end of a pair.
-    fn host_side(&mut self, entry: &Entry, index: u32) -> Result<(), Refusal> {
-        let (_, peer_mac) = self.names.macs(&entry.attachment.sandbox);
-        let alias = self.names.alias(&entry.attachment.sandbox);
-        let _ = self.socket.one(route::no_ipv6_autoconf(index));
-        if addresses(entry).any(|a| a.addr().is_ipv6()) {
-            // Linux 6.17 and later forward IPv6 by link; earlier ones only for all links, which is
-            // not ours to switch.
-            let _ = std::fs::write(
-                format!("/proc/sys/net/ipv6/conf/{}/force_forwarding", entry.link),
-                "1",
-            );
-        }
-        let mut requests = vec![
-            route::set_alias(index, &alias),
-            route::set_ipv4(index, &HOST_SIDE),
-            route::set_up(index),
-        ];
-        for address in addresses(entry) {
-            requests.push(route::new_neighbour(index, address.addr(), peer_mac));
-            requests.push(self.way_in(entry, address, index));
-        }
-        self.socket.all(requests)
-    }
-
-    /// The route to a group's address: over its link, or nowhere while traffic is withheld.
-    fn way_in(&self, entry: &Entry, address: &IpNet, link: u32) -> Request {
-        let metric = self.names.metric();
-        if entry.ready || self.has_firewall() {
-            let source = gateway(&address.trunc());
-            route::route_to_link(address.addr(), link, source, metric)
-        } else {
-            route::route_unreachable(IpNet::from(address.addr()), metric)
-        }
-    }
-
-    /// Lets traffic in, or withholds it, where the firewall does not.
-    pub(in crate::bridge) fn set_ready(&mut self, entry: &Entry) -> Result<()> {
-        let explain = |r| refused(READY, r).on(&entry.attachment.sandbox);
-        if self.has_firewall() {
-            return Ok(());
-        }
-        let Some(link) = route::link(&mut self.socket, &entry.link).map_err(explain)? else {
-            return Ok(());
-        };
-        let requests = addresses(entry)
-            .map(|address| self.way_in(entry, address, link.index))
-            .collect();
-        self.socket.all(requests).map_err(explain)
-    }
 }
 
 fn addresses(entry: &Entry) -> impl Iterator<Item = &IpNet> {
@@ -389,10 +222,10 @@ fn addresses(entry: &Entry) -> impl Iterator<Item = &IpNet> {
 }
 
 /// The ranges of all subnets.
-pub(in crate::bridge) fn ranges(network: &VirtualNetwork) -> Vec<IpNet> {
-    network
-        .subnets()
+pub(in crate::bridge) fn ranges(networks: &[VirtualNetwork]) -> Vec<IpNet> {
+    networks
         .iter()
+        .flat_map(VirtualNetwork::subnets)
         .flat_map(|s| s.prefixes().iter().copied())
         .collect()
 }

@@ -54,12 +54,29 @@ fn wish<'a>(
     Wish {
         sandbox,
         link: format!("link-{sandbox}"),
+        network,
+        public: Some(vec![(Protocol::Tcp, 80)]),
+        listed: None,
+        bandwidth: None,
         subnet: &network.subnets()[0],
         fixed,
         shown: true,
         dns: DnsSettings::default(),
         published: Vec::new(),
     }
+}
+
+fn ledger_of(network: &VirtualNetwork) -> Ledger {
+    let public = ["203.0.113.0/28", "2001:db8::/124"].map(|r| r.parse().unwrap());
+    let public = if network.name() == "v" {
+        &public[..]
+    } else {
+        &[]
+    };
+    Ledger::new(
+        std::slice::from_ref(network),
+        PublicPool::new(public).unwrap(),
+    )
 }
 
 fn same(a: &Ledger, b: &Ledger) -> bool {
@@ -74,7 +91,7 @@ proptest! {
     #[test]
     fn no_address_twice_and_the_journal_tells_all(ops in prop::collection::vec(op(), 1..150)) {
         let network = network();
-        let mut ledger = Ledger::new(&network);
+        let mut ledger = ledger_of(&network);
         let mut journal: Vec<Record> = Vec::new();
         let mut now = Timestamp::from_secs(1_000);
         let rest = Duration::from_secs(5);
@@ -96,7 +113,13 @@ proptest! {
                                     .attachment.addresses.iter().all(|a| a.addr() != address)));
                             }
                             if let Some(fixed) = fixed {
-                                prop_assert_eq!(entry.attachment.ip, Some(fixed));
+                                prop_assert_eq!(entry.attachment.addresses[0].addr(), fixed);
+                            }
+                            prop_assert_eq!(entry.public.len(), 2);
+                            prop_assert_eq!(entry.attachment.ip, Some(entry.public[0]));
+                            for address in &entry.public {
+                                prop_assert!(freed.get(address).is_none_or(|until| *until <= now));
+                                prop_assert!(ledger.entries().all(|e| !e.public.contains(address)));
                             }
                             Record::Intend(Box::new(entry))
                         }
@@ -115,11 +138,11 @@ proptest! {
                     continue;
                 }
                 Op::Reopen => {
-                    let mut again = Ledger::new(&network);
+                    let mut again = ledger_of(&network);
                     for record in &journal {
                         prop_assert_eq!(again.apply(record), Ok(()));
                     }
-                    let mut compact = Ledger::new(&network);
+                    let mut compact = ledger_of(&network);
                     for record in again.records() {
                         prop_assert_eq!(compact.apply(&record), Ok(()));
                     }
@@ -133,8 +156,8 @@ proptest! {
             if let Record::Free(id, until) = &record
                 && let Some(entry) = ledger.get(id)
             {
-                for address in &entry.attachment.addresses {
-                    freed.insert(address.addr(), *until);
+                for address in entry.all_addresses() {
+                    freed.insert(address, *until);
                 }
             }
             match ledger.apply(&record) {
@@ -153,7 +176,7 @@ proptest! {
     fn records_read_back(i in 0u8..20, ready: bool, secs in 0u64..4_000_000_000) {
         let network = network();
         let id = sandbox(i);
-        let entry = Ledger::new(&network)
+        let entry = ledger_of(&network)
             .plan(wish(&id, &network, None), BOUNDS, Timestamp::EPOCH)
             .unwrap();
         let until = Timestamp::from_secs(secs);
@@ -164,7 +187,7 @@ proptest! {
             Record::Ready(id.clone(), ready),
             Record::Leave(id.clone()),
             Record::Free(id, until),
-            Record::Uplinks(vec!["eth0".to_owned()]),
+            Record::Uplinks(Family::V6, vec!["eth0".to_owned()]),
         ] {
             let text = serde_json::to_string(&record).unwrap();
             prop_assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
@@ -175,7 +198,7 @@ proptest! {
 #[test]
 fn limits_end_in_a_clear_answer() {
     let network = VirtualNetwork::single("10.0.0.0/16".parse().unwrap()).unwrap();
-    let mut ledger = Ledger::new(&network);
+    let mut ledger = ledger_of(&network);
     let bounds = Bounds {
         groups: 250,
         addresses: 16_000,
@@ -206,7 +229,7 @@ fn limits_end_in_a_clear_answer() {
 #[test]
 fn a_full_subnet_says_when_it_has_room_again() {
     let network = VirtualNetwork::single("10.0.0.0/29".parse().unwrap()).unwrap();
-    let mut ledger = Ledger::new(&network);
+    let mut ledger = ledger_of(&network);
     for i in 0..3 {
         let id = sandbox(i);
         let entry = ledger

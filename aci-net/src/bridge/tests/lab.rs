@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aci_core::contract::{AttachRequest, NamespaceHandle, NetworkEndpoint};
 use aci_core::id::SandboxId;
+use aci_core::model::{IpAddress, IpAddressType, Port, Protocol};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::bridge::{BridgeNetwork, BridgeOptions};
@@ -136,6 +137,14 @@ impl Lab {
         })
     }
 
+    /// All addresses of the host.
+    pub(super) fn host_addresses(&self) -> Vec<IpAddr> {
+        within(&self.host, || {
+            let all = route::addresses(&mut Socket::open(0).unwrap()).unwrap();
+            all.into_iter().map(|(_, address)| address).collect()
+        })
+    }
+
     /// How many links of ours the host has, the shared one included.
     pub(super) fn own_links(&self) -> usize {
         let ours = |l: &&String| l.contains("'aci-net ");
@@ -238,6 +247,22 @@ pub(super) fn send_udp(namespace: &OwnedFd, from: IpAddr, to: SocketAddr, data: 
     });
 }
 
+/// A public address with these ports.
+pub(super) fn public(ports: &[(u16, Protocol)]) -> Option<IpAddress> {
+    Some(IpAddress {
+        type_: IpAddressType::Public,
+        ports: ports
+            .iter()
+            .map(|(port, protocol)| Port {
+                port: *port,
+                protocol: Some(protocol.clone()),
+                ..Port::default()
+            })
+            .collect(),
+        ..IpAddress::default()
+    })
+}
+
 /// A namespace beside the host, joined to it by a pair that is not ours.
 pub(super) struct Outside {
     pub(super) namespace: OwnedFd,
@@ -253,6 +278,8 @@ impl Outside {
             let mut socket = Socket::open(0).unwrap();
             let pair = route::Pair {
                 name: link,
+                index: 0,
+                peer_index: 0,
                 group: 0,
                 mac: [2, 0, 0, 0, 1, 1],
                 peer: "net0",

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use aci_core::contract::NetworkDriver;
 use aci_core::error::ErrorKind;
-use aci_core::model::{IpAddress, IpAddressType, Port, Protocol};
+use aci_core::model::Protocol;
 
-use super::lab::{Lab, Outside, ask_udp, connect, forwards, root, serve, serve_udp, within};
+use super::lab::{
+    Lab, Outside, ask_udp, connect, forwards, public, root, serve, serve_udp, within,
+};
 use crate::bridge::BridgeNetwork;
 
 const HOST: &str = "192.0.2.1";
@@ -16,21 +18,6 @@ const NET: &str = "192.0.2.254";
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-fn public(ports: &[(u16, Protocol)]) -> Option<IpAddress> {
-    Some(IpAddress {
-        type_: IpAddressType::Public,
-        ports: ports
-            .iter()
-            .map(|(port, protocol)| Port {
-                port: *port,
-                protocol: Some(protocol.clone()),
-                ..Port::default()
-            })
-            .collect(),
-        ..IpAddress::default()
-    })
 }
 
 #[tokio::test]

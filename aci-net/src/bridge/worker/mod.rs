@@ -2,11 +2,12 @@
 //! batch: the intents of many attachments share a sync of the disk, and many detachments share one
 //! wait of the kernel.
 
+mod configure;
 mod open;
 mod request;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
@@ -18,12 +19,17 @@ use aci_core::time::Timestamp;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
-use crate::bridge::firewall::{Policy, PortKey};
-use crate::bridge::host::{Host, ranges};
+use crate::bridge::firewall::{Elements, Rules};
+use crate::bridge::flows::Flows;
+use crate::bridge::host::{DETACH, Host};
 use crate::bridge::journal::{Header, Journal};
 use crate::bridge::ledger::{ATTACH, Entry, Ledger, Phase, Record};
 use crate::bridge::names::Names;
 use crate::bridge::options::BridgeOptions;
+use crate::bridge::policy::{elements, ports};
+use crate::bridge::report::NetworkReport;
+use crate::bridge::sweeper::{Job, Sweeper};
+use crate::ipam::{Family, VirtualNetwork};
 use request::{listened, wish};
 
 /// The most commands in a batch.
@@ -38,6 +44,18 @@ pub(in crate::bridge) enum Command {
     Detach(SandboxId, Reply<()>),
     Ready(SandboxId, bool, Reply<()>),
     List(Reply<Vec<Attachment>>),
+    /// Who has an address.
+    Owner(IpAddr, Reply<Option<SandboxId>>),
+    /// A listener for the metadata service.
+    Metadata(Reply<TcpListener>),
+    Configure(Vec<VirtualNetwork>, Reply<()>),
+    Report(Reply<NetworkReport>),
+    /// Removes what belongs to no attachment.
+    Sweep(Reply<usize>),
+    /// The sweeper has removed what there was of these, or could not.
+    Swept(Vec<SandboxId>, Result<()>),
+    /// Nobody asks any more.
+    Close,
 }
 
 /// The thread's state.
@@ -48,68 +66,72 @@ pub(in crate::bridge) struct Worker {
     ledger: Ledger,
     host: Host,
     names: Names,
+    flows: Flows,
+    sweeper: Sweeper,
     /// Indexes of the links on which we switched forwarding on.
-    uplinks: Vec<u32>,
+    uplinks: Vec<(Family, u32)>,
+    /// Whether the rules in force are those of the configuration.
+    in_force: bool,
+    /// The port of the metadata service.
+    metadata: Option<u16>,
+    /// Sandboxes that the sweeper is at work on, with those who wait for it.
+    sweeping: BTreeMap<SandboxId, Vec<Reply<()>>>,
+    /// What all groups share is being removed.
+    closing: bool,
+    /// Attachments that wait for the sweeper.
+    held: Vec<(Box<AttachRequest>, Reply<Attachment>)>,
 }
 
 impl Worker {
     /// Prepares what all groups share, before the first one.
     fn prepare(&mut self) -> Result<()> {
-        self.host.base(&self.header.network)?;
-        let wanted = self.options.outbound || !self.options.publish_on.is_empty();
-        if wanted && self.host.has_firewall() && self.ledger.uplinks().is_empty() {
-            let closed = self.host.closed_uplinks(&self.options.uplinks)?;
-            if !closed.is_empty() {
-                self.record(vec![Record::Uplinks(closed.clone())], true)?;
-                // The rules that keep the host from routing for others come first.
-                self.uplinks = self.host.indexes(&closed)?;
-                self.enforce(ATTACH)?;
-                self.host.forward_from(&closed, true)?;
-            }
-        }
-        self.enforce(ATTACH)
-    }
-
-    /// Takes back what all groups share, after the last one.
-    fn close(&mut self) -> Result<()> {
-        let names = self.ledger.uplinks().to_vec();
-        self.host.forward_from(&names, false)?;
-        self.uplinks.clear();
-        self.host.enforce("network.detach", None)?;
-        if names.is_empty() {
+        self.host.base(&self.header.networks)?;
+        if self.in_force {
             return Ok(());
         }
-        self.record(vec![Record::Uplinks(Vec::new())], false)
+        self.open_uplinks()?;
+        self.enforce(ATTACH)
     }
 
     /// Puts in force what the ledger says.
     fn enforce(&mut self, operation: &'static str) -> Result<()> {
-        let standing = |e: &&Entry| e.phase != Phase::Leaving;
-        let policy = Policy {
+        let rules = Rules {
             group: self.names.live_group(),
-            ranges: ranges(&self.header.network),
+            networks: self.header.networks.clone(),
             uplinks: self.uplinks.clone(),
             outbound: self.options.outbound,
-            withheld: self
-                .ledger
-                .entries()
-                .filter(standing)
-                .filter(|e| !e.ready)
-                .flat_map(|e| e.attachment.addresses.iter().map(IpNet::addr))
-                .collect(),
-            published: self
-                .ledger
-                .entries()
-                .filter(standing)
-                .flat_map(ports)
-                .collect(),
+            metadata: self.metadata,
         };
-        self.host.enforce(operation, Some(&policy))
+        let mut all = Elements::default();
+        for entry in self.ledger.entries() {
+            if entry.phase != Phase::Leaving {
+                all.extend(self.elements(entry));
+            }
+        }
+        let gateways = self.host.guarded_gateways(&self.header.networks);
+        all.guarded.extend(gateways);
+        self.host.enforce(operation, Some((&rules, &all)))?;
+        self.in_force = true;
+        Ok(())
     }
 
-    /// Works until all senders are gone.
+    fn elements(&self, entry: &Entry) -> Elements {
+        elements(entry, &self.names, |a| self.host.guards(a))
+    }
+
+    /// Changes elements of the rules in force; makes them anew if somebody else changed them.
+    fn change(&mut self, operation: &'static str, out: &Elements, into: &Elements) -> Result<()> {
+        if self.in_force && self.host.change(operation, out, into)? {
+            return Ok(());
+        }
+        self.enforce(operation)
+    }
+
+    /// Works until nobody asks any more, and what was begun is done.
     pub(in crate::bridge) fn run(mut self, commands: &Receiver<Command>) {
-        while let Ok(first) = commands.recv() {
+        let mut open = true;
+        while open || !self.sweeping.is_empty() {
+            let Ok(first) = commands.recv() else { return };
             let mut batch = vec![first];
             while batch.len() < BATCH {
                 match commands.try_recv() {
@@ -117,6 +139,7 @@ impl Worker {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
             }
+            open &= !batch.iter().any(|c| matches!(c, Command::Close));
             self.work(batch);
             self.measure();
             if self.journal.is_long()
@@ -148,6 +171,25 @@ impl Worker {
                     let list = self.ledger.entries().map(|e| e.attachment.clone());
                     let _ = reply.send(Ok(list.collect()));
                 }
+                Command::Owner(address, reply) => {
+                    let has = |e: &&Entry| e.all_addresses().any(|a| a == address);
+                    let owner = self.ledger.entries().find(has);
+                    let _ = reply.send(Ok(owner.map(|e| e.attachment.sandbox.clone())));
+                }
+                Command::Metadata(reply) => {
+                    let _ = reply.send(self.listen());
+                }
+                Command::Configure(networks, reply) => {
+                    let _ = reply.send(self.configure(networks));
+                }
+                Command::Report(reply) => {
+                    let _ = reply.send(self.report());
+                }
+                Command::Sweep(reply) => {
+                    let _ = reply.send(self.sweep());
+                }
+                Command::Swept(sandboxes, result) => self.swept(sandboxes, result),
+                Command::Close => {}
             }
         }
         self.attach_all(attaches);
@@ -177,6 +219,10 @@ impl Worker {
         let mut planned = Vec::new();
         let mut intents = Vec::new();
         for (request, reply) in requests {
+            if self.closing || self.sweeping.contains_key(&request.sandbox) {
+                self.held.push((request, reply));
+                continue;
+            }
             match self.intend(&request) {
                 Ok(record) => {
                     intents.extend(record);
@@ -194,11 +240,30 @@ impl Worker {
                     }
                 }
                 for (_, reply) in planned {
-                    let copy = Error::new(error.kind(), ATTACH, error.chain());
-                    refuse(reply, copy);
+                    refuse(reply, copy(&error, ATTACH));
                 }
                 return;
             }
+        }
+        if planned.is_empty() {
+            return;
+        }
+        // The rules know all of them before the first link is made, in one change.
+        let mut new = Elements::default();
+        for (request, _) in &planned {
+            if let Some(entry) = self.ledger.get(&request.sandbox) {
+                new.extend(self.elements(entry));
+            }
+        }
+        let ruled = self
+            .prepare()
+            .and_then(|()| self.change(ATTACH, &Elements::default(), &new));
+        if let Err(error) = ruled {
+            for (request, reply) in planned {
+                self.give_up(&request.sandbox);
+                refuse(reply, copy(&error, ATTACH));
+            }
+            return;
         }
         for (request, reply) in planned {
             let result = self.attach(&request);
@@ -231,7 +296,13 @@ impl Worker {
             .get(sandbox)
             .is_some_and(|e| e.phase == Phase::Leaving)
         {
-            self.detach(std::slice::from_ref(sandbox))?;
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                ATTACH,
+                "an earlier attachment of the sandbox could not be removed",
+            )
+            .on(sandbox)
+            .hint("detach it again"));
         }
         if self.ledger.get(sandbox).is_some() {
             return Ok(None);
@@ -239,8 +310,7 @@ impl Worker {
         if self.ledger.len() == 0 {
             self.choose_again()?;
         }
-        let network = self.header.network.clone();
-        let wish = wish(request, &network, &self.names, &self.options)?;
+        let wish = wish(request, &self.header.networks, &self.names, &self.options)?;
         let published = wish.published.clone();
         let now = self.options.clock.now();
         let entry = self.ledger.plan(wish, self.options.bounds, now)?;
@@ -265,22 +335,16 @@ impl Worker {
         else {
             return Err(Error::new(ErrorKind::Internal, ATTACH, "no intent").on(sandbox));
         };
-        let made = self.prepare().and_then(|()| {
-            self.host
-                .attach(&self.header.network, &entry, endpoint.net.as_fd())
-        });
+        let networks = &self.header.networks;
+        let made = self.host.attach(networks, &entry, endpoint.net.as_fd());
         if let Err(error) = made {
-            if entry.phase == Phase::Intended
-                && let Err(undone) = self.detach(std::slice::from_ref(sandbox))
-            {
-                tracing::error!(%sandbox, error = %undone.chain(), "could not undo an attachment");
+            if entry.phase == Phase::Intended && !self.give_up(sandbox) {
                 return Err(error.applied(Applied::Partly));
             }
             return Err(error);
         }
         if entry.phase == Phase::Intended && !entry.attachment.published.is_empty() {
-            let ports = ports(&entry).collect();
-            self.host.forget(&BTreeSet::new(), &ports);
+            self.flows.of_ports(&ports(&entry).collect());
         }
         self.step("journal.commit");
         if entry.phase == Phase::Intended {
@@ -289,70 +353,153 @@ impl Worker {
         Ok(entry.attachment)
     }
 
+    /// Takes back an attachment that was intended; `false` if something may be left of it.
+    fn give_up(&mut self, sandbox: &SandboxId) -> bool {
+        let Some(entry) = self.ledger.get(sandbox).cloned() else {
+            return true;
+        };
+        if entry.phase != Phase::Intended {
+            return true;
+        }
+        let mut undo = || {
+            self.record(vec![Record::Leave(sandbox.clone())], false)?;
+            self.host.undo(&entry)?;
+            let out = self.elements(&entry);
+            if self.ledger.entries().all(|e| e.phase == Phase::Leaving) {
+                self.close()?;
+                let doomed = self.host.doomed(&[], Some(&self.header.networks));
+                self.host.remove_now(&doomed)?;
+                self.host.unbase();
+            } else if self.in_force {
+                self.change(DETACH, &out, &Elements::default())?;
+            }
+            self.record(vec![Record::Free(sandbox.clone(), self.rested())], false)
+        };
+        match undo() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%sandbox, error = %error.chain(), "could not undo an attachment");
+                false
+            }
+        }
+    }
+
     fn set_ready(&mut self, sandbox: &SandboxId, ready: bool) -> Result<()> {
+        const READY: &str = "network.set_ready";
         match self.ledger.get(sandbox) {
-            Some(entry) if entry.phase != Phase::Attached => return Ok(()),
-            Some(entry) if entry.ready == ready => {}
-            Some(_) => self.record(vec![Record::Ready(sandbox.clone(), ready)], false)?,
-            None => return Ok(()),
+            Some(entry) if entry.phase == Phase::Attached && entry.ready != ready => {}
+            _ => return Ok(()),
         }
-        self.enforce("network.set_ready")?;
-        match self.ledger.get(sandbox) {
-            Some(entry) => self.host.set_ready(entry),
-            None => Ok(()),
+        self.record(vec![Record::Ready(sandbox.clone(), ready)], false)?;
+        let Some(entry) = self.ledger.get(sandbox).cloned() else {
+            return Ok(());
+        };
+        let own = entry.attachment.addresses.iter().map(IpNet::addr);
+        let changed = Elements {
+            withheld: own.collect(),
+            ..Elements::default()
+        };
+        let none = Elements::default();
+        if ready {
+            self.change(READY, &changed, &none)?;
+        } else {
+            self.change(READY, &none, &changed)?;
         }
+        self.host.set_ready(&entry)
     }
 
     fn detach_all(&mut self, requests: Vec<(SandboxId, Reply<()>)>) {
-        if requests.is_empty() {
+        let mut replies: BTreeMap<SandboxId, Vec<Reply<()>>> = BTreeMap::new();
+        for (sandbox, reply) in requests {
+            if let Some(waiting) = self.sweeping.get_mut(&sandbox) {
+                waiting.push(reply);
+            } else if self.ledger.get(&sandbox).is_none() {
+                let _ = reply.send(Ok(()));
+            } else {
+                replies.entry(sandbox).or_default().push(reply);
+            }
+        }
+        if replies.is_empty() {
             return;
         }
-        let started = Instant::now();
-        let sandboxes: Vec<SandboxId> = requests.iter().map(|(s, _)| s.clone()).collect();
-        let together = self.detach(&sandboxes);
-        for (sandbox, reply) in requests {
-            // One that cannot be removed must not hold up the others.
-            let result = match &together {
-                Ok(()) => Ok(()),
-                Err(_) => self.detach(std::slice::from_ref(&sandbox)),
-            };
-            metrics::histogram!("aci_net_detach_seconds").record(started.elapsed());
-            let _ = reply.send(result.map_err(|e| e.applied(Applied::Partly)));
+        let sandboxes: Vec<SandboxId> = replies.keys().cloned().collect();
+        match self.detach(&sandboxes) {
+            Ok(()) => self.sweeping.extend(replies),
+            Err(error) => {
+                for reply in replies.into_values().flatten() {
+                    let _ = reply.send(Err(copy(&error, DETACH).applied(Applied::Partly)));
+                }
+            }
         }
     }
 
+    /// Closes what leads to sandboxes and hands their links to the sweeper.
     fn detach(&mut self, sandboxes: &[SandboxId]) -> Result<()> {
-        let mut known: Vec<SandboxId> = sandboxes
-            .iter()
-            .filter(|s| self.ledger.get(s).is_some())
-            .cloned()
-            .collect();
-        known.sort();
-        known.dedup();
-        if known.is_empty() {
-            return Ok(());
-        }
         self.step("journal.leave");
-        let leave = known.iter().cloned().map(Record::Leave).collect();
+        let leave = sandboxes.iter().cloned().map(Record::Leave).collect();
         self.record(leave, false)?;
-        let last = known.len() == self.ledger.len();
+        let entries: Vec<Entry> = sandboxes
+            .iter()
+            .filter_map(|s| self.ledger.get(s).cloned())
+            .collect();
+        let last = self.ledger.entries().all(|e| e.phase == Phase::Leaving);
         if last {
             self.close()?;
         } else {
-            self.enforce("network.detach")?;
+            let mut out = Elements::default();
+            for entry in &entries {
+                out.extend(self.elements(entry));
+            }
+            self.change(DETACH, &out, &Elements::default())?;
+            for entry in &entries {
+                self.host.answer_for(entry, false)?;
+            }
         }
-        let entries: Vec<&Entry> = known.iter().filter_map(|s| self.ledger.get(s)).collect();
-        let addresses = entries
-            .iter()
-            .flat_map(|e| e.attachment.addresses.iter().map(IpNet::addr))
-            .collect();
-        self.host
-            .detach(&entries, last.then_some(&self.header.network))?;
-        self.host.forget(&addresses, &BTreeMap::new());
+        let all: Vec<&Entry> = entries.iter().collect();
+        let job = Job {
+            sandboxes: sandboxes.to_vec(),
+            doomed: self
+                .host
+                .doomed(&all, last.then_some(&self.header.networks[..])),
+            addresses: entries.iter().flat_map(Entry::all_addresses).collect(),
+        };
+        if last {
+            self.host.unbase();
+        }
+        if !self.sweeper.begin(job) {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                DETACH,
+                "the thread that removes links has ended",
+            )
+            .hint("open the network again; it mends itself"));
+        }
+        self.closing |= last;
+        Ok(())
+    }
+
+    /// The sweeper is done with these.
+    fn swept(&mut self, sandboxes: Vec<SandboxId>, result: Result<()>) {
         self.step("journal.free");
         let until = self.rested();
-        let free = known.into_iter().map(|s| Record::Free(s, until)).collect();
-        self.record(free, false)
+        let result = result.and_then(|()| {
+            let free = sandboxes.iter().map(|s| Record::Free(s.clone(), until));
+            self.record(free.collect(), false)
+        });
+        for sandbox in &sandboxes {
+            for reply in self.sweeping.remove(sandbox).into_iter().flatten() {
+                let copied = match &result {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(copy(error, DETACH).applied(Applied::Partly)),
+                };
+                let _ = reply.send(copied);
+            }
+        }
+        if self.sweeping.is_empty() {
+            self.closing = false;
+        }
+        let held = std::mem::take(&mut self.held);
+        self.attach_all(held);
     }
 
     fn step(&self, name: &'static str) {
@@ -368,11 +515,9 @@ impl Worker {
     }
 }
 
-/// The published ports of an entry and the address that they lead to.
-fn ports(entry: &Entry) -> impl Iterator<Item = (PortKey, IpAddr)> {
-    let to = entry.attachment.addresses.first().map(IpNet::addr);
-    let ports = entry.attachment.published.iter().map(PortKey::of);
-    ports.filter_map(move |port| Some((port, to?)))
+/// The same error for another of those who share its cause.
+fn copy(error: &Error, operation: &'static str) -> Error {
+    Error::new(error.kind(), operation, error.chain())
 }
 
 fn refuse(reply: Reply<Attachment>, error: Error) {

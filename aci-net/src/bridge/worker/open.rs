@@ -1,32 +1,42 @@
 //! Opening: the journal is read, and the kernel made to agree with it.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use aci_core::contract::NetworkCapability;
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
 
-use super::Worker;
+use super::configure::moved;
+use super::{Command, Worker};
 use crate::bridge::choose::choose;
+use crate::bridge::flows::Flows;
 use crate::bridge::host::{Host, ranges};
 use crate::bridge::journal::{Header, Journal, VERSION};
 use crate::bridge::ledger::{Entry, Ledger, Phase, Record};
 use crate::bridge::names::Names;
 use crate::bridge::options::BridgeOptions;
-use crate::ipam::VirtualNetwork;
+use crate::bridge::sweeper::Sweeper;
+use crate::ipam::{Family, PublicPool, VirtualNetwork, check_together, local_v6};
 
 /// How long opening waits for a program that is ending to let go of the directory.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Opens the journal and makes the kernel agree with it. Runs in the host's namespace.
+    /// Opens the journal and makes the kernel agree with it. Runs in the host's namespace; `back`
+    /// leads to this worker.
     pub(in crate::bridge) fn open(
         options: BridgeOptions,
         home: Arc<OwnedFd>,
         boot: String,
+        back: Sender<Command>,
     ) -> Result<Self> {
+        if let Some(networks) = &options.networks {
+            check_together(networks)?;
+        }
         let (mut journal, found) = Journal::open(&options.directory, PATIENCE)?;
         let instance = match &found {
             Some((header, _)) => header.instance.clone(),
@@ -35,28 +45,52 @@ impl Worker {
         let names = Names::new(&instance);
         let mut host = Host::open(home, names.clone(), options.firewall, options.step)?;
         host.check_rights()?;
-        let mut routes = host.routes()?;
+        let routes = host.foreign_routes()?;
         host.choose_mtu(options.mtu, &routes)?;
-        routes.retain(|r| !names.owns_route(r));
-        let (network, records) = match found {
-            Some((header, records)) if header.boot == boot => (header.network, records),
+        host.learn_addresses()?;
+        let given = options.networks.as_deref();
+        let (kept, records) = match found {
+            Some((header, records)) if header.boot == boot => (Some(header.networks), records),
             // Another boot: nothing of what the records tell is there any more.
-            Some((header, _)) => (header.network, Vec::new()),
-            None => (choose(options.network.as_ref(), None, &routes)?, Vec::new()),
+            Some((header, _)) => (Some(header.networks), Vec::new()),
+            None => (None, Vec::new()),
         };
-        let ledger = replay(&network, &records)?;
-        if attached(&ledger) > 0
-            && let Some(given) = options.network.as_ref().filter(|given| **given != network)
-        {
-            return Err(other_network(given, &network, attached(&ledger)));
-        }
+        let standing = match &kept {
+            Some(networks) => replay(networks, &options, &records)?,
+            None => Ledger::new(&[], PublicPool::default()),
+        };
+        let attached = |e: &&Entry| e.phase == Phase::Attached;
+        let networks = match (kept, given) {
+            // Groups are attached: their subnets stay, everything else may be new.
+            (Some(_), Some(given)) if standing.entries().any(|e| attached(&e)) => {
+                let lost = standing.entries().filter(attached).find(|e| !e.fits(given));
+                if let Some(entry) = lost {
+                    return Err(moved(entry, given));
+                }
+                given.to_vec()
+            }
+            (Some(kept), None) => kept,
+            (kept, given) => choose(given, kept.as_deref(), &routes, local_v6(&instance))?,
+        };
+        // What was half done may be of a subnet that is no more; it is mended below.
+        let (half, whole): (Vec<Entry>, Vec<Entry>) = standing
+            .entries()
+            .cloned()
+            .partition(|e| e.phase != Phase::Attached && !e.fits(&networks));
+        let mut records = standing.records();
+        records.retain(|r| match r {
+            Record::Intend(entry) => whole.contains(entry),
+            _ => true,
+        });
+        let ledger = replay(&networks, &options, &records)?;
         let header = Header {
             version: VERSION,
             instance,
             boot,
-            network,
+            networks,
         };
         journal.rewrite(&header, ledger.records())?;
+        let sweeper = Sweeper::start(names.clone(), options.step, back)?;
         let mut worker = Self {
             options,
             journal,
@@ -64,9 +98,16 @@ impl Worker {
             ledger,
             host,
             names,
+            flows: Flows::open(),
+            sweeper,
             uplinks: Vec::new(),
+            in_force: false,
+            metadata: None,
+            sweeping: BTreeMap::new(),
+            closing: false,
+            held: Vec::new(),
         };
-        worker.mend()?;
+        worker.mend(half.len())?;
         if worker.ledger.len() == 0 {
             worker.choose_again()?;
         }
@@ -76,7 +117,8 @@ impl Worker {
     /// What the driver can do here, and what would bring the rest.
     pub(in crate::bridge) fn capability(&self) -> NetworkCapability {
         let firewall = self.host.has_firewall();
-        let publish = firewall && !self.options.publish_on.is_empty();
+        let publish =
+            firewall && !(self.options.publish_on.is_empty() && self.options.public.is_empty());
         let outbound = firewall && self.options.outbound;
         let mut missing = Vec::new();
         if !firewall {
@@ -93,11 +135,14 @@ impl Worker {
         }
         missing.push("dnsNameLabel gets no name, and ipAddress.fqdn stays empty: no name server is part of this driver; use the group's address".to_owned());
         let six = "/proc/sys/net/ipv6/conf/default/force_forwarding";
-        missing.push(if std::path::Path::new(six).exists() {
-            "the internet is reached by IPv4 only; IPv6 leads to the host and to other groups".to_owned()
-        } else {
-            "IPv6 leads to the host only: groups reach each other by it on Linux 6.17 and later, which forward it by link".to_owned()
-        });
+        let has_six = ranges(&self.header.networks)
+            .iter()
+            .any(|r| r.addr().is_ipv6());
+        if !has_six {
+            missing.push("groups have no IPv6 address: give the host a default route for IPv6, or the network an IPv6 range".to_owned());
+        } else if !std::path::Path::new(six).exists() {
+            missing.push("IPv6 leads to the host only, unless the host forwards IPv6 on all links (`sysctl net.ipv6.conf.all.forwarding=1`): by link it is forwarded on Linux 6.17 and later".to_owned());
+        }
         NetworkCapability {
             name: "bridge".to_owned(),
             addresses: true,
@@ -110,36 +155,44 @@ impl Worker {
 
     /// Undoes what was half made, finishes what was half removed, and removes what no record tells
     /// of.
-    fn mend(&mut self) -> Result<()> {
+    fn mend(&mut self, dropped: usize) -> Result<()> {
         let half: Vec<SandboxId> = self
             .ledger
             .entries()
             .filter(|e| e.phase != Phase::Attached)
             .map(|e| e.attachment.sandbox.clone())
             .collect();
-        let kept: Vec<&Entry> = self
-            .ledger
-            .entries()
-            .filter(|e| e.phase == Phase::Attached)
-            .collect();
-        let alone = kept.is_empty();
-        let removed = self.host.sweep(&self.header.network, &kept)?;
+        let removed = self.sweep()?;
         let mut records = Vec::new();
         for sandbox in &half {
             records.push(Record::Leave(sandbox.clone()));
             records.push(Record::Free(sandbox.clone(), self.rested()));
         }
+        self.step("mend.free");
         self.record(records, false)?;
-        if alone {
+        if self.ledger.len() == 0 {
             self.close()?;
         } else {
-            let names = self.ledger.uplinks().to_vec();
-            self.uplinks = self.host.forward_from(&names, true)?;
+            for family in Family::BOTH {
+                let names = self.ledger.uplinks(family).to_vec();
+                let indexes = self.host.forward_from(family, &names, true)?;
+                self.uplinks
+                    .extend(indexes.into_iter().map(|i| (family, i)));
+            }
+            self.open_uplinks()?;
             self.enforce("network.open")?;
         }
-        if removed + half.len() > 0 {
-            tracing::info!(removed, half_done = half.len(), "mended the network");
-            metrics::counter!("aci_net_mended_total").increment((removed + half.len()) as u64);
+        // Connections of addresses that nobody has, so that the next owner does not get them.
+        let taken = self.ledger.entries().flat_map(Entry::all_addresses);
+        let gateways = ranges(&self.header.networks);
+        let taken = taken
+            .chain(gateways.iter().map(crate::ipam::gateway))
+            .collect();
+        self.flows.of_nobody(&gateways, &taken);
+        let half = half.len() + dropped;
+        if removed + half > 0 {
+            tracing::info!(removed, half_done = half, "mended the network");
+            metrics::counter!("aci_net_mended_total").increment((removed + half) as u64);
         }
         self.measure();
         Ok(())
@@ -148,29 +201,26 @@ impl Worker {
     /// Before the first attachment: the range must still be free. Another program may have taken it
     /// since.
     pub(super) fn choose_again(&mut self) -> Result<()> {
-        let mut routes = self.host.routes()?;
-        routes.retain(|r| !self.names.owns_route(r));
-        let given = self.options.network.as_ref();
-        let network = choose(given, Some(&self.header.network), &routes)?;
-        if network != self.header.network {
-            self.header.network = network;
-            self.ledger = Ledger::new(&self.header.network);
+        let routes = self.host.foreign_routes()?;
+        let given = self.options.networks.as_deref();
+        let v6 = local_v6(&self.header.instance);
+        let networks = choose(given, Some(&self.header.networks), &routes, v6)?;
+        if networks != self.header.networks {
+            self.header.networks = networks;
+            self.ledger = replay(&self.header.networks, &self.options, &[])?;
             self.journal.rewrite(&self.header, Vec::new())?;
         }
         Ok(())
     }
 }
 
-/// How many attachments are made.
-fn attached(ledger: &Ledger) -> usize {
-    ledger
-        .entries()
-        .filter(|e| e.phase == Phase::Attached)
-        .count()
-}
-
-fn replay(network: &VirtualNetwork, records: &[Record]) -> Result<Ledger> {
-    let mut ledger = Ledger::new(network);
+/// The ledger that records lead to.
+pub(super) fn replay(
+    networks: &[VirtualNetwork],
+    options: &BridgeOptions,
+    records: &[Record],
+) -> Result<Ledger> {
+    let mut ledger = Ledger::new(networks, PublicPool::new(&options.public)?);
     for (at, record) in records.iter().enumerate() {
         ledger.apply(record).map_err(|why| {
             Error::new(
@@ -184,24 +234,6 @@ fn replay(network: &VirtualNetwork, records: &[Record]) -> Result<Ledger> {
         })?;
     }
     Ok(ledger)
-}
-
-fn other_network(given: &VirtualNetwork, kept: &VirtualNetwork, groups: usize) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "network.open",
-        format!(
-            "{groups} groups are attached to virtual network '{}' ({}), and '{}' is another one",
-            kept.name(),
-            ranges(kept)
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", "),
-            given.name()
-        ),
-    )
-    .hint("detach them first, or open the network as it was")
 }
 
 /// 64 random bits as text.

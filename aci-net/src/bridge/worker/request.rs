@@ -1,6 +1,6 @@
 //! What a request means.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use aci_core::contract::{AttachRequest, PublishedPort};
 use aci_core::error::{Error, ErrorKind, Result};
@@ -9,7 +9,7 @@ use aci_core::model::{IpAddressType, Protocol};
 use crate::bridge::ledger::{ATTACH, Wish, port_taken};
 use crate::bridge::names::Names;
 use crate::bridge::options::BridgeOptions;
-use crate::ipam::VirtualNetwork;
+use crate::ipam::{VirtualNetwork, find};
 use crate::resolv;
 
 /// Refuses a port that a program of the host listens on: it would lose it without notice.
@@ -34,25 +34,28 @@ pub(super) fn listened(port: &PublishedPort) -> Result<()> {
 /// What a request means: the subnet, a fixed address, and what the containers are told.
 pub(super) fn wish<'a>(
     request: &'a AttachRequest,
-    network: &'a VirtualNetwork,
+    networks: &'a [VirtualNetwork],
     names: &Names,
     options: &BridgeOptions,
 ) -> Result<Wish<'a>> {
     let invalid =
         |message: String| Error::new(ErrorKind::Invalid, ATTACH, message).on(&request.sandbox);
-    let subnet = match request.subnets.as_slice() {
-        [] => &network.subnets()[0],
-        [id] => network.find(id).ok_or_else(|| {
-            let known: Vec<String> = network
-                .subnets()
+    let (network, subnet) = match request.subnets.as_slice() {
+        [] => (&networks[0], &networks[0].subnets()[0]),
+        [id] => find(networks, id).ok_or_else(|| {
+            let known: Vec<String> = networks
                 .iter()
-                .map(|s| format!("{}/{}", network.name(), s.name()))
+                .flat_map(|n| {
+                    n.subnets()
+                        .iter()
+                        .map(move |s| format!("{}/{}", n.name(), s.name()))
+                })
                 .collect();
             invalid(format!(
                 "subnetIds: '{id}' is unknown here; there is {}",
                 known.join(", ")
             ))
-            .hint("open the network with this subnet (`BridgeOptions::network`)")
+            .hint("open the network with this subnet (`BridgeOptions::networks`)")
         })?,
         more => {
             return Err(invalid(format!(
@@ -79,23 +82,42 @@ pub(super) fn wish<'a>(
             .map(|text| resolv::from_host(&text))
             .unwrap_or_default(),
     };
-    let public = request
+    let ports: Option<Vec<(Protocol, u16)>> = request.ip_address.as_ref().map(|address| {
+        let each = address.ports.iter();
+        each.map(|p| (p.protocol.clone().unwrap_or(Protocol::Tcp), p.port))
+            .collect()
+    });
+    let is_public = request
         .ip_address
         .as_ref()
-        .filter(|a| !private(&a.type_) && !options.publish_on.is_empty());
-    let published = public
-        .into_iter()
-        .flat_map(|a| &a.ports)
-        .flat_map(|port| {
-            options.publish_on.iter().map(|address| PublishedPort {
-                protocol: port.protocol.clone().unwrap_or(Protocol::Tcp),
+        .is_some_and(|a| !private(&a.type_));
+    let from_pool = is_public && !options.public.is_empty();
+    let published = if is_public && !from_pool {
+        let each = ports.iter().flatten();
+        let on_all = |(protocol, port): &(Protocol, u16)| {
+            let of_subnet = |a: &&IpAddr| {
+                let mut ranges = subnet.prefixes().iter();
+                ranges.any(|p| p.addr().is_ipv4() == a.is_ipv4())
+            };
+            let addresses = options.publish_on.iter().filter(of_subnet);
+            let one = |address: &IpAddr| PublishedPort {
+                protocol: protocol.clone(),
                 address: *address,
-                port: port.port,
-            })
-        })
-        .collect();
+                port: *port,
+            };
+            addresses.map(one).collect::<Vec<_>>()
+        };
+        each.flat_map(on_all).collect()
+    } else {
+        Vec::new()
+    };
     Ok(Wish {
         published,
+        public: ports.clone().filter(|_| from_pool),
+        // Without a list, as in a document that was not checked, nothing is closed.
+        listed: ports.filter(|p| !p.is_empty()),
+        bandwidth: subnet.limit().or(options.bandwidth),
+        network,
         sandbox: &request.sandbox,
         link: names.link(&request.sandbox),
         subnet,
