@@ -52,6 +52,7 @@ mod tar;
 mod target;
 #[cfg(test)]
 mod tests;
+mod zstd;
 
 pub use apply::Unpacked;
 pub use limits::UnpackLimits;
@@ -133,7 +134,8 @@ impl Compression {
     const fn of(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // Any frame, also one that is only to be skipped (RFC 8878, section 3.1).
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::Plain,
         }
     }
@@ -147,13 +149,7 @@ pub(crate) fn decompress<'a, R: Read + 'a>(reader: R) -> Result<Box<dyn Read + '
     Ok(match Compression::of(start) {
         Compression::Plain => Box::new(reader),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
-        Compression::Zstd => {
-            return Err(Fault::Refused(
-                "it is compressed with zstd, which this version does not read; build the image \
-                 with gzip layers"
-                    .to_owned(),
-            ));
-        }
+        Compression::Zstd => Box::new(zstd::Decoder::new(reader)),
     })
 }
 

@@ -33,7 +33,8 @@ both!(
     damage_is_found,
     damaged_gzip_is_found,
     an_archive_with_another_digest_is_refused,
-    zstd_is_refused_by_name,
+    damaged_zstd_is_found,
+    a_bomb_of_zstd_is_refused,
     modes_of_parents_cannot_lock_us_out,
 );
 
@@ -522,15 +523,40 @@ fn an_archive_with_another_digest_is_refused(format: Format) {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
 
-fn zstd_is_refused_by_name(format: Format) {
+fn damaged_zstd_is_found(format: Format) {
+    let archive = Archive::new().file("f", &[b'x'; 200_000]).end();
+    let level = ruzstd::encoding::CompressionLevel::Fastest;
+    let blob = ruzstd::encoding::compress_to_vec(&archive[..], level);
+    let digest = Digest::of(&archive);
+    let limits = UnpackLimits::default();
+    let done = Ground::new(format).unpack_with(&blob, &digest, &limits);
+    assert_eq!(done.unwrap().entries, 1);
+    for bytes in [
+        &blob[..blob.len() / 2],
+        &[0x28, 0xb5, 0x2f, 0xfd, 0],
+        &[&blob[..], b"and something else"].concat(),
+    ] {
+        let error = Ground::new(format)
+            .unpack_with(bytes, &digest, &limits)
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    }
+}
+
+fn a_bomb_of_zstd_is_refused(format: Format) {
+    let mut archive = Archive::new();
+    archive.header(b'0', b"zeros", "", 0o644, 1 << 30);
+    let level = ruzstd::encoding::CompressionLevel::Fastest;
+    let mut blob = ruzstd::encoding::compress_to_vec(&archive.0[..], level);
+    let zeros = ruzstd::encoding::compress_to_vec(&vec![0; 1 << 20][..], level);
+    for _ in 0..1024 {
+        blob.extend_from_slice(&zeros);
+    }
     let error = Ground::new(format)
-        .unpack_with(
-            &[0x28, 0xb5, 0x2f, 0xfd, 0],
-            &Digest::of(b""),
-            &UnpackLimits::default(),
-        )
+        .unpack_with(&blob, &Digest::of(b""), &UnpackLimits::default())
         .unwrap_err();
-    assert!(error.message().contains("zstd"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.message().contains("compressed size"), "{error}");
 }
 
 fn modes_of_parents_cannot_lock_us_out(format: Format) {
