@@ -41,13 +41,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Not yet
-//!
-//! Registries are asked directly, not through a proxy, and credentials come from the pull request
-//! alone, not from Docker's `config.json`. What a broken-off pull fetched of a blob is kept for its
-//! next try within the same pull only. Layers
-//! compressed with zstd are refused. Nothing compares the speed with other programs yet.
-//!
 //! # What it tells
 //!
 //! Spans of `tracing`, at level info, each with the ids that it is about: `images.pull`,
@@ -86,7 +79,7 @@ pub use image::{
     Digest, Freed, ImportOptions, LayerFormat, LayerSupport, OciImages, OciImagesOptions, Platform,
     Reference, Usage,
 };
-pub use registry::{Registries, TlsRoots};
+pub use registry::{Proxies, Registries, TlsRoots};
 pub use volume::{EmptyDirs, Secrets};
 
 #[cfg(test)]

@@ -3,18 +3,22 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use aci_core::error::{Error, ErrorKind, Result};
 
 use super::digest::{Digest, Hasher};
 use super::manifest::{Descriptor, MAX_JSON};
 use crate::fail;
+use crate::tree::make_private_dir;
 
-/// The directory of blobs and the one for what is not yet one.
+/// The directory of blobs and those for what is not yet one.
 #[derive(Debug)]
 pub(crate) struct Blobs {
     dir: PathBuf,
     tmp: PathBuf,
+    /// What was fetched of blobs whose pull broke off, by the digest that they are to have.
+    partial: PathBuf,
 }
 
 impl Blobs {
@@ -22,9 +26,12 @@ impl Blobs {
     pub(crate) fn open(store: &Path, tmp: &Path) -> Result<Self> {
         let dir = store.join("blobs").join("sha256");
         fs::create_dir_all(&dir).map_err(|e| fail::io("images.open", "make it", &dir, e))?;
+        let partial = store.join("partial");
+        make_private_dir(&partial)?;
         Ok(Self {
             dir,
             tmp: tmp.to_owned(),
+            partial,
         })
     }
 
@@ -141,7 +148,66 @@ impl Blobs {
             file: Some(file),
             hasher: Hasher::default(),
             size: 0,
+            keep: false,
         })
+    }
+
+    /// A file for a blob that is fetched, with what an earlier pull fetched of it; that is hashed
+    /// again. It is kept when it is dropped before its end, so that the next pull goes on there.
+    pub(crate) fn resume(&self, wanted: &Descriptor) -> Result<Stager> {
+        let path = self.partial.join(wanted.digest.hex());
+        let failed = |e| fail::io("images.ingest", "take it up again", &path, e);
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        // What is longer cannot be the start of it.
+        if file.metadata().map_err(failed)?.len() > wanted.size {
+            file.set_len(0).map_err(failed)?;
+        }
+        let mut hasher = Hasher::default();
+        let mut size = 0;
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                n => {
+                    hasher.update(&buffer[..n]);
+                    size += n as u64;
+                }
+            }
+        }
+        Ok(Stager {
+            path,
+            file: Some(file),
+            hasher,
+            size,
+            keep: true,
+        })
+    }
+
+    /// What broken-off pulls left, with its size and age. A file from the future is new.
+    pub(crate) fn partial(&self) -> Result<Vec<(Digest, u64, Duration)>> {
+        let failed = |e| fail::io("images.list", "list it", &self.partial, e);
+        let now = SystemTime::now();
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.partial).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let digest = entry.file_name().to_str().and_then(Digest::from_hex);
+            if let (Some(digest), Ok(meta)) = (digest, entry.metadata()) {
+                let changed = meta.modified().unwrap_or(now);
+                let age = now.duration_since(changed).unwrap_or_default();
+                all.push((digest, meta.len(), age));
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn remove_partial(&self, digest: &Digest) -> Result<()> {
+        remove(&self.partial.join(digest.hex()))
     }
 
     /// Makes staged content a blob: flushed first, then given its name.
@@ -170,29 +236,44 @@ impl Blobs {
     }
 
     pub(crate) fn remove(&self, digest: &Digest) -> Result<()> {
-        let path = self.path(digest);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(fail::io("images.collect", "remove it", &path, e))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.path(digest))
     }
 }
 
-/// A temporary file that is being written; deleted if it is not finished.
+/// Removes a file that may have gone.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(fail::io("images.collect", "remove it", path, e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file that is being written; deleted if it is not finished, unless it is to be taken up again.
 #[derive(Debug)]
 pub(crate) struct Stager {
     path: PathBuf,
     file: Option<File>,
     hasher: Hasher,
     size: u64,
+    keep: bool,
 }
 
 impl Stager {
     /// Something failed on this file; `what` completes "cannot ...".
     pub(crate) fn failed(&self, what: &str, cause: io::Error) -> Error {
         fail::io("images.ingest", what, &self.path, cause)
+    }
+
+    /// Bytes that are there.
+    pub(crate) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Does not keep what is there for another try.
+    pub(crate) fn discard(mut self) {
+        self.keep = false;
     }
 
     pub(crate) fn finish(mut self) -> Staged {
@@ -221,7 +302,7 @@ impl Write for Stager {
 
 impl Drop for Stager {
     fn drop(&mut self) {
-        if self.file.is_some() {
+        if self.file.is_some() && !(self.keep && self.size > 0) {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aci_core::error::Result;
 
@@ -20,7 +21,13 @@ pub struct Freed {
     pub blob_bytes: u64,
     /// Unpacked layers.
     pub layers: u64,
+    /// Bytes that broken-off pulls had left of blobs.
+    pub partial_bytes: u64,
 }
+
+/// How long what a broken-off pull left is kept for the next one, where nobody asks for a
+/// collection.
+const KEEP_PARTIAL: Duration = Duration::from_secs(24 * 3600);
 
 /// What the store holds.
 #[non_exhaustive]
@@ -32,13 +39,16 @@ pub struct Usage {
     pub blob_bytes: u64,
     /// Unpacked layers.
     pub layers: u64,
+    /// Bytes that broken-off pulls left of blobs, for the next try.
+    pub partial_bytes: u64,
 }
 
 impl OciImages {
     /// Deletes blobs and unpacked layers which no reference, no prepared root file system and no
     /// work in progress needs. [`remove`](aci_core::contract::ImageStore::remove) and
     /// [`release`](aci_core::contract::ImageStore::release) of an image's last use do it
-    /// by themselves; what an import left that was broken off waits for this.
+    /// by themselves; what an import left that was broken off waits for this, and so does, for a day
+    /// at most, what a broken-off pull fetched of a blob.
     ///
     /// # Errors
     /// [`Corrupt`](aci_core::error::ErrorKind::Corrupt) if a manifest cannot be read, since what
@@ -49,7 +59,7 @@ impl OciImages {
     #[tracing::instrument(name = "images.collect", skip_all)]
     pub async fn collect_garbage(&self) -> Result<Freed> {
         let inner = Arc::clone(&self.inner);
-        blocking("images.collect", move || inner.collect_garbage()).await
+        blocking("images.collect", move || inner.collect(Duration::ZERO)).await
     }
 
     /// What the store holds.
@@ -67,6 +77,7 @@ impl OciImages {
                 blobs: blobs.len() as u64,
                 blob_bytes: blobs.iter().map(|(_, size)| size).sum(),
                 layers: inner.trees.list()?.len() as u64,
+                partial_bytes: inner.blobs.partial()?.iter().map(|p| p.1).sum(),
             })
         })
         .await
@@ -115,7 +126,12 @@ impl Inner {
         pins
     }
 
+    /// A collection that is a consequence of something else.
     pub(super) fn collect_garbage(&self) -> Result<Freed> {
+        self.collect(KEEP_PARTIAL)
+    }
+
+    fn collect(&self, keep_partial: Duration) -> Result<Freed> {
         let mut freed = Freed::default();
         let mut graves = Vec::new();
         {
@@ -147,6 +163,13 @@ impl Inner {
                     self.blobs.remove(&digest)?;
                     freed.blobs += 1;
                     freed.blob_bytes += size;
+                }
+            }
+            for (digest, size, age) in self.blobs.partial()? {
+                // What is being fetched is pinned.
+                if age >= keep_partial && !state.pins.contains_key(&digest) {
+                    self.blobs.remove_partial(&digest)?;
+                    freed.partial_bytes += size;
                 }
             }
             for diff_id in self.trees.list()? {

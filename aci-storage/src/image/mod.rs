@@ -22,6 +22,7 @@ pub use platform::Platform;
 pub use reference::Reference;
 pub use store::{OciImages, OciImagesOptions};
 
+pub(crate) use content::Stager;
 pub(crate) use digest::Hashing;
 pub(crate) use index::Origin;
 pub(crate) use manifest::{

@@ -7,16 +7,24 @@ use aci_core::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::connect::{Trouble, lost};
 use super::faults::corrupt;
 use super::session::{Ask, Session, text};
 use crate::fail::blocking;
-use crate::image::{Descriptor, Inner};
+use crate::image::{Descriptor, Inner, Stager};
+use crate::turns::Turn;
 
 /// Pieces (of 8 to 64 KiB as a rule) that wait for the disk.
 const WAITING: usize = 16;
+
+/// A blob's file after a fetch.
+struct Fetched {
+    stager: Stager,
+    turn: Turn,
+    outcome: Result<()>,
+}
 
 /// What arrived of a blob.
 struct Arrival {
@@ -26,47 +34,107 @@ struct Arrival {
 
 impl Session<'_> {
     /// Has a blob in the store. A broken connection is taken up where it broke (`Range`, RFC 9110,
-    /// section 14.2).
+    /// section 14.2), and so is what an earlier pull left. `turn` is held until nobody writes any
+    /// more, also if this future is dropped.
     pub(super) async fn blob(
         &self,
         inner: &Arc<Inner>,
         wanted: &Descriptor,
+        turn: Turn,
         heard: &mut (dyn FnMut(u64) + Send),
     ) -> Result<()> {
-        let (to, mut from) = mpsc::channel::<Bytes>(WAITING);
-        let store = Arc::clone(inner);
-        let writing = tokio::spawn(blocking("images.pull", move || {
-            let mut stager = store.blobs().stager()?;
-            while let Some(bytes) = from.blocking_recv() {
-                stager
-                    .write_all(&bytes)
-                    .map_err(|e| stager.failed("write it", e))?;
+        let mut turn = turn;
+        loop {
+            let (resumed, fetched) = self.fetch(inner, wanted, turn, heard).await?;
+            turn = fetched.turn;
+            let found = match fetched.outcome {
+                Ok(()) => {
+                    let store = Arc::clone(inner);
+                    let wanted = wanted.clone();
+                    let (stager, held) = (fetched.stager, turn);
+                    let kept = blocking("images.pull", move || {
+                        let staged = stager.finish();
+                        if staged.size != wanted.size || staged.digest != wanted.digest {
+                            return Ok((Some((staged.size, staged.digest)), held));
+                        }
+                        metrics::counter!("aci_storage_fetched_bytes_total")
+                            .increment(staged.size - resumed);
+                        store.blobs().adopt(staged)?;
+                        Ok((None, held))
+                    });
+                    let (wrong, held) = kept.await?;
+                    turn = held;
+                    match wrong {
+                        None => return Ok(()),
+                        Some((size, digest)) => corrupt(
+                            &self.endpoint,
+                            format!(
+                                "the blob {} of {} bytes has {size} bytes and the digest {digest}",
+                                wanted.digest, wanted.size
+                            ),
+                        ),
+                    }
+                }
+                // What was left before may be what is wrong.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    fetched.stager.discard();
+                    error
+                }
+                Err(error) => return Err(error),
+            };
+            if resumed == 0 {
+                return Err(found);
             }
-            Ok(stager.finish())
-        }));
-        let mut arrival = Arrival { to, done: 0 };
-        let fetched = self.stream(wanted, &mut arrival, heard).await;
-        drop(arrival); // The writer is at its end now.
-        let written = writing.await.map_err(|e| {
-            Error::new(ErrorKind::Internal, "images.pull", "the writer stopped").because(e)
-        })?;
-        // A full disk is the reason, the stream that nobody takes its consequence.
-        let staged = match (written, fetched) {
-            (Err(error), _) | (Ok(_), Err(error)) => return Err(error),
-            (Ok(staged), Ok(())) => staged,
-        };
-        if staged.size != wanted.size || staged.digest != wanted.digest {
-            return Err(corrupt(
-                &self.endpoint,
-                format!(
-                    "the blob {} of {} bytes has {} bytes and the digest {}",
-                    wanted.digest, wanted.size, staged.size, staged.digest
-                ),
-            ));
+            tracing::warn!(digest = %wanted.digest, "what an earlier pull left is damaged; it is fetched anew");
         }
-        metrics::counter!("aci_storage_fetched_bytes_total").increment(staged.size);
-        let store = Arc::clone(inner);
-        blocking("images.pull", move || store.blobs().adopt(staged)).await
+    }
+
+    /// Fetches what is missing of a blob; with how much an earlier pull had left.
+    async fn fetch(
+        &self,
+        inner: &Arc<Inner>,
+        wanted: &Descriptor,
+        turn: Turn,
+        heard: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<(u64, Fetched)> {
+        let (to, mut from) = mpsc::channel::<Bytes>(WAITING);
+        let (store, described) = (Arc::clone(inner), wanted.clone());
+        let (tell, told) = oneshot::channel();
+        let writing = tokio::spawn(blocking("images.pull", move || {
+            let mut stager = store.blobs().resume(&described)?;
+            let _ = tell.send(stager.size());
+            while let Some(bytes) = from.blocking_recv() {
+                if let Err(e) = stager.write_all(&bytes) {
+                    let error = stager.failed("write it", e);
+                    // A full disk is not to be kept full.
+                    stager.discard();
+                    return Err(error);
+                }
+            }
+            Ok((stager, turn))
+        }));
+        let mut resumed = 0;
+        let outcome = match told.await {
+            Ok(done) => {
+                resumed = done;
+                heard(done);
+                let mut arrival = Arrival { to, done };
+                self.stream(wanted, &mut arrival, heard).await
+                // The writer is at its end now.
+            }
+            // It says why itself.
+            Err(_) => Ok(()),
+        };
+        // A full disk is the reason, the stream that nobody takes its consequence.
+        let (stager, turn) = writing.await.map_err(|e| {
+            Error::new(ErrorKind::Internal, "images.pull", "the writer stopped").because(e)
+        })??;
+        let fetched = Fetched {
+            stager,
+            turn,
+            outcome,
+        };
+        Ok((resumed, fetched))
     }
 
     async fn stream(

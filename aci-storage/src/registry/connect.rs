@@ -1,22 +1,25 @@
-//! Connections: name, TCP, TLS, one HTTP/1.1 exchange on each.
+//! Connections: name, TCP or a proxy, TLS; HTTP/1.1 exchanges one after the other on each.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use aci_core::error::{Error, ErrorKind};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::{HOST, PROXY_AUTHORIZATION};
+use http::{Method, Request, Response, Uri};
 use http_body_util::Empty;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -24,7 +27,9 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::address::Origin;
 use super::faults::bad_answer;
+use super::proxy::Proxy;
 use super::{Registries, TlsRoots};
+use crate::image::lock;
 
 /// Where distributions keep the bundle of certificates: Debian, Fedora, openSUSE, Alpine.
 const BUNDLES: [&str; 4] = [
@@ -70,26 +75,130 @@ impl Connector {
         }
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request and waits for the head of the answer, on an idle connection if there is one.
     pub(super) async fn send(
         &self,
+        idle: &Idle,
         to: &Origin,
-        request: Request<Empty<Bytes>>,
+        mut request: Request<Empty<Bytes>>,
     ) -> Result<Response<Incoming>, Trouble> {
-        let tcp = self.tcp(to).await?;
-        if to.tls {
-            let connector = TlsConnector::from(self.tls()?);
-            let name = ServerName::try_from(to.host.clone())
-                .map_err(|_| bad_answer(to, "the host's name is not one for TLS"))?;
-            let limit = self.settings.connect_timeout;
-            let stream = match timeout(limit, connector.connect(name, tcp)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return Err(tls_failed(to, &error)),
-                Err(_) => return Err(lost(to, "no TLS session came about in time")),
+        let proxy = self.settings.proxies.towards(to);
+        if let Some(proxy) = proxy.filter(|_| !to.tls) {
+            // Without TLS a proxy is asked for the whole address (RFC 9112, section 3.2.2).
+            let path = request.uri().to_string();
+            *request.uri_mut() = format!("http://{}{path}", to.authority())
+                .parse()
+                .map_err(|_| bad_answer(to, "an address that cannot be asked for"))?;
+            if let Some(proof) = &proxy.proof {
+                request
+                    .headers_mut()
+                    .insert(PROXY_AUTHORIZATION, proof.clone());
+            }
+        }
+        // Lets the task of a connection notice that its answer was read.
+        tokio::task::yield_now().await;
+        // A server may close a connection that idles at any time, so what fails there says nothing:
+        // all that is asked for here can be asked for again.
+        while let Some(mut sender) = idle.take(to) {
+            match self.exchange(to, &mut sender, request.clone()).await {
+                Ok(response) => {
+                    idle.put(to, sender);
+                    return refused_by_proxy(proxy, to, response);
+                }
+                Err(trouble) => tracing::trace!(?trouble, "an idle connection was lost"),
+            }
+        }
+        let mut sender = self.open(to, proxy).await?;
+        let response = self.exchange(to, &mut sender, request).await?;
+        idle.put(to, sender);
+        refused_by_proxy(proxy, to, response)
+    }
+
+    /// A new connection.
+    async fn open(&self, to: &Origin, proxy: Option<&Proxy>) -> Result<Sender, Trouble> {
+        let Some(proxy) = proxy else {
+            let tcp = self.tcp(to).await?;
+            return if to.tls {
+                let stream = self.secured(to, tcp).await?;
+                handshake(to, TokioIo::new(stream)).await
+            } else {
+                handshake(to, TokioIo::new(tcp)).await
             };
-            self.exchange(to, TokioIo::new(stream), request).await
+        };
+        let tcp = match self.tcp(&proxy.origin).await {
+            Ok(tcp) => tcp,
+            Err(Trouble::Unresolved(host)) => {
+                let why = format!("the name of the proxy '{host}' cannot be resolved");
+                return Err(bad_answer(to, why).into());
+            }
+            Err(Trouble::Lost(host, why)) => return Err(lost(to, format!("the proxy '{host}': {why}"))),
+            Err(other) => return Err(other),
+        };
+        if !to.tls {
+            return handshake(to, TokioIo::new(tcp)).await;
+        }
+        let tunnel = self.tunnel(to, proxy, tcp).await?;
+        let stream = self.secured(to, TokioIo::new(tunnel)).await?;
+        handshake(to, TokioIo::new(stream)).await
+    }
+
+    /// A tunnel through a proxy (RFC 9110, section 9.3.6).
+    async fn tunnel(
+        &self,
+        to: &Origin,
+        proxy: &Proxy,
+        tcp: TcpStream,
+    ) -> Result<hyper::upgrade::Upgraded, Trouble> {
+        let host = if to.host.contains(':') {
+            format!("[{}]:{}", to.host, to.port)
         } else {
-            self.exchange(to, TokioIo::new(tcp), request).await
+            format!("{}:{}", to.host, to.port)
+        };
+        let target: Uri = host
+            .parse()
+            .map_err(|_| bad_answer(to, "a host that cannot be asked for"))?;
+        let mut ask = Request::builder()
+            .method(Method::CONNECT)
+            .uri(target)
+            .header(HOST, host);
+        if let Some(proof) = &proxy.proof {
+            ask = ask.header(PROXY_AUTHORIZATION, proof);
+        }
+        let ask = ask
+            .body(Empty::new())
+            .map_err(|_| bad_answer(to, "a host that cannot be asked for"))?;
+        let mut sender = handshake(to, TokioIo::new(tcp)).await?;
+        let response = self.exchange(to, &mut sender, ask).await?;
+        let name = &proxy.origin;
+        match response.status().as_u16() {
+            200..=299 => {}
+            502..=504 => {
+                let why = format!("the proxy '{name}' does not reach it ({})", response.status());
+                return Err(lost(to, why));
+            }
+            _ => {
+                let response = refused_by_proxy(Some(proxy), to, response)?;
+                let why = format!("the proxy '{name}' refuses it ({})", response.status());
+                return Err(bad_answer(to, why).into());
+            }
+        }
+        hyper::upgrade::on(response)
+            .await
+            .map_err(|e| lost(to, format!("the proxy '{name}': {e}")))
+    }
+
+    /// TLS over a stream.
+    async fn secured<S>(&self, to: &Origin, stream: S) -> Result<TlsStream<S>, Trouble>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connector = TlsConnector::from(self.tls()?);
+        let name = ServerName::try_from(to.host.clone())
+            .map_err(|_| bad_answer(to, "the host's name is not one for TLS"))?;
+        match timeout(self.settings.connect_timeout, connector.connect(name, stream)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(tls_failed(to, &error)),
+            Err(_) => Err(lost(to, "no TLS session came about in time")),
         }
     }
 
@@ -119,24 +228,12 @@ impl Connector {
         Err(lost(to, why))
     }
 
-    async fn exchange<S>(
+    async fn exchange(
         &self,
         to: &Origin,
-        stream: S,
+        sender: &mut Sender,
         request: Request<Empty<Bytes>>,
-    ) -> Result<Response<Incoming>, Trouble>
-    where
-        S: Read + Write + Unpin + Send + 'static,
-    {
-        let (mut sender, connection) = http1::handshake(stream)
-            .await
-            .map_err(|e| lost(to, e.to_string()))?;
-        // It ends when the answer is read or dropped.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::trace!(%error, "a connection to a registry ended");
-            }
-        });
+    ) -> Result<Response<Incoming>, Trouble> {
         match timeout(self.settings.silence_timeout, sender.send_request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(lost(to, error.to_string())),
@@ -160,6 +257,63 @@ impl Connector {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(config))))
+    }
+}
+
+type Sender = SendRequest<Empty<Bytes>>;
+
+/// Connections of one pull that may be used again; they are closed with it.
+#[derive(Debug, Default)]
+pub(super) struct Idle(Mutex<Vec<(Origin, Sender)>>);
+
+impl Idle {
+    /// One whose last answer was read to its end.
+    fn take(&self, to: &Origin) -> Option<Sender> {
+        let mut all = lock(&self.0);
+        all.retain(|(_, sender)| !sender.is_closed());
+        let at = all
+            .iter()
+            .position(|(origin, sender)| origin == to && sender.is_ready())?;
+        Some(all.swap_remove(at).1)
+    }
+
+    /// Its answer may still be on its way.
+    fn put(&self, to: &Origin, sender: Sender) {
+        lock(&self.0).push((to.clone(), sender));
+    }
+}
+
+async fn handshake<S>(to: &Origin, stream: S) -> Result<Sender, Trouble>
+where
+    S: Read + Write + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(stream)
+        .await
+        .map_err(|e| lost(to, e.to_string()))?;
+    // It ends when nobody can ask on it any more, and the last answer is read or dropped.
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::trace!(%error, "a connection to a registry ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// Takes an answer that comes from the proxy itself for what it is.
+fn refused_by_proxy(
+    proxy: Option<&Proxy>,
+    to: &Origin,
+    response: Response<Incoming>,
+) -> Result<Response<Incoming>, Trouble> {
+    match proxy {
+        Some(proxy) if response.status() == 407 => {
+            let why = format!(
+                "the proxy '{}' wants other credentials (407); check the user and password in its address",
+                proxy.origin
+            );
+            Err(bad_answer(to, why).into())
+        }
+        _ => Ok(response),
     }
 }
 

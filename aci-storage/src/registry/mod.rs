@@ -8,16 +8,20 @@ mod address;
 mod blob;
 mod challenge;
 mod connect;
+mod docker_config;
 mod faults;
 mod manifest;
+mod proxy;
 mod pull;
 mod retry;
 mod session;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use connect::Connector;
+pub use proxy::Proxies;
 pub(crate) use pull::pull;
 
 /// Which registries are asked and how; a part of
@@ -44,6 +48,13 @@ pub struct Registries {
     /// (`docker.io`). They get no credentials. What they answer by tag is believed like the
     /// registry's own answer. Default: none.
     pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Proxies on the way to registries, mirrors and token servers. Default: none. An insecure host
+    /// is reached through a proxy, too, unless it is an exception.
+    pub proxies: Proxies,
+    /// A file like Docker's `~/.docker/config.json` or Podman's `auth.json`: the credentials under
+    /// `auths` are used for images that the pull request has none for. It is read anew for each
+    /// pull, and need not exist. Credential helpers are programs, and not run. Default: none.
+    pub docker_config: Option<PathBuf>,
     /// The longest wait for a name and for a connection with TLS, each. Default 10 s.
     pub connect_timeout: Duration,
     /// The longest silence while an answer is awaited or read. Default 30 s.
@@ -65,6 +76,8 @@ impl Default for Registries {
             roots: TlsRoots::System,
             insecure: Vec::new(),
             mirrors: BTreeMap::new(),
+            proxies: Proxies::default(),
+            docker_config: None,
             connect_timeout: Duration::from_secs(10),
             silence_timeout: Duration::from_secs(30),
             retries: 5,

@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::address::Origin;
 use super::connect::Connector;
+use super::docker_config;
 use super::manifest::Fetched;
 use super::session::Session;
 use crate::fail::blocking;
@@ -51,11 +52,18 @@ pub(crate) async fn pull(
     if !fresh {
         return present(inner, &request, progress).await;
     }
-    let login = request.login.as_ref().filter(|l| is_for(l, &reference));
+    let login = match (&request.login, &connector.settings.docker_config) {
+        (Some(login), _) if is_for(login, &reference) => Some(login.clone()),
+        (_, Some(path)) => {
+            let (path, reference) = (path.clone(), reference.clone());
+            blocking("images.pull", move || docker_config::login(&path, &reference)).await?
+        }
+        _ => None,
+    };
     let known = found.map(|f| f.index.unwrap_or(f.manifest.digest));
     let mut last = None;
     for (endpoint, is_registry) in endpoints(connector, &reference)? {
-        let login = login.filter(|_| is_registry);
+        let login = login.as_ref().filter(|_| is_registry);
         let session = Session::new(connector, &reference, asked, endpoint, login);
         match fetch(inner, &session, known, progress.as_ref()).await {
             Ok(Some(image)) => return Ok(image),
@@ -242,12 +250,12 @@ async fn one_layer(
 ) -> Result<Option<Digest>> {
     {
         // Whoever wants the same blob waits here, and then finds it.
-        let _turn = inner.fetching(layer.digest).await;
+        let turn = inner.fetching(layer.digest).await;
         if !inner.blobs().has(&layer.digest, layer.size) {
             let mut teller = Teller::new(progress, Some(&layer), PullPhase::Downloading);
             teller.tell(0);
             session
-                .blob(inner, &layer, &mut |done| teller.tell(done))
+                .blob(inner, &layer, turn, &mut |done| teller.tell(done))
                 .await?;
         }
     }

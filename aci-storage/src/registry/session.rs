@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::address::{Address, Origin};
 use super::challenge::{self, Challenge};
-use super::connect::{Connector, Trouble, lost};
+use super::connect::{Connector, Idle, Trouble, lost};
 use super::faults::{bad_answer, inaccessible};
 use super::retry::{Patience, is_passing, retry_after};
 use crate::image::{Reference, lock};
@@ -54,6 +54,7 @@ pub(super) struct Session<'a> {
     login: Option<&'a RegistryLogin>,
     /// What proved who asks, for later requests.
     proof: Mutex<Option<HeaderValue>>,
+    idle: Idle,
 }
 
 impl<'a> Session<'a> {
@@ -72,6 +73,7 @@ impl<'a> Session<'a> {
             endpoint,
             login,
             proof: Mutex::new(None),
+            idle: Idle::default(),
         }
     }
 
@@ -235,7 +237,7 @@ impl<'a> Session<'a> {
         let request = request
             .body(Empty::new())
             .map_err(|_| bad_answer(&at.origin, "an address that cannot be asked for"))?;
-        self.connector.send(&at.origin, request).await
+        self.connector.send(&self.idle, &at.origin, request).await
     }
 
     /// Gets what the registry takes as proof.

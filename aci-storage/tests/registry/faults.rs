@@ -325,18 +325,36 @@ async fn a_dropped_pull_leaves_nothing_in_the_way() {
     assert_eq!(std::fs::read_dir(tmp).unwrap().count(), 0);
 }
 
-/// A file system of 1 MiB that is unmounted with the test.
+/// A small file system that is unmounted with the test.
 struct Small(tempfile::TempDir);
 
 impl Small {
-    fn mount() -> Option<Self> {
+    /// In memory, or in a file through a loop device.
+    fn mount(kind: &str) -> Option<Self> {
+        let run = |program: &str, arguments: &[&str]| {
+            std::process::Command::new(program)
+                .args(arguments)
+                .output()
+                .is_ok_and(|output| output.status.success())
+        };
         let dir = tempfile::tempdir().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "aci-test"])
-            .arg(dir.path())
-            .output()
-            .is_ok_and(|output| output.status.success());
-        mounted.then_some(Self(dir))
+        let at = dir.path().join("at");
+        std::fs::create_dir(&at).unwrap();
+        let at = at.to_str().unwrap();
+        let done = if kind == "tmpfs" {
+            run("mount", &["-t", "tmpfs", "-o", "size=1m", "aci-test", at])
+        } else {
+            let file = dir.path().join("file");
+            std::fs::File::create(&file).unwrap().set_len(2 << 20).unwrap();
+            let file = file.to_str().unwrap();
+            run("mkfs.ext4", &["-q", "-O", "^has_journal", "-m", "0", file])
+                && run("mount", &["-o", "loop", file, at])
+        };
+        done.then_some(Self(dir))
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("at")
     }
 }
 
@@ -344,7 +362,7 @@ impl Drop for Small {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount")
             .arg("--lazy")
-            .arg(self.0.path())
+            .arg(self.path())
             .status();
     }
 }
@@ -354,26 +372,28 @@ async fn a_full_disk_is_said_and_leaves_the_store_usable() {
     let Some((registry, _)) = with_a_layer().await else {
         return;
     };
-    let Some(small) = Small::mount() else {
-        eprintln!("SKIPPED: a small file system cannot be mounted");
-        return;
-    };
     let pusher = Pusher::new(&registry, "small");
     pusher
         .image("1", architecture(), &[layer(&[("a", "1")])])
         .await;
-    let mut options = OciImagesOptions::default();
-    options.registries.insecure = vec![registry.host()];
-    let images = OciImages::open_with(small.0.path().join("images"), options).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let store = crate::common::Store { images, dir };
-    let error = pull(&store, &format!("{}/app:1", registry.host()))
-        .await
-        .unwrap_err();
-    is(&error, ErrorKind::Exhausted, None);
-    assert!(error.next_step().unwrap().contains("space"), "{error:?}");
-    is_empty(&store).await;
-    pull(&store, &format!("{}/small:1", registry.host()))
-        .await
-        .unwrap();
+    for kind in ["tmpfs", "ext4"] {
+        let Some(small) = Small::mount(kind) else {
+            eprintln!("SKIPPED: a small {kind} cannot be mounted");
+            continue;
+        };
+        let mut options = OciImagesOptions::default();
+        options.registries.insecure = vec![registry.host()];
+        let images = OciImages::open_with(small.path().join("images"), options).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::common::Store { images, dir };
+        let error = pull(&store, &format!("{}/app:1", registry.host()))
+            .await
+            .unwrap_err();
+        is(&error, ErrorKind::Exhausted, None);
+        assert!(error.next_step().unwrap().contains("space"), "{error:?}");
+        is_empty(&store).await;
+        pull(&store, &format!("{}/small:1", registry.host()))
+            .await
+            .unwrap();
+    }
 }

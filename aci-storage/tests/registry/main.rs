@@ -14,6 +14,7 @@ mod faults;
 mod front;
 mod policy;
 mod server;
+mod way;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
