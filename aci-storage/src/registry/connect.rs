@@ -131,7 +131,9 @@ impl Connector {
                 let why = format!("the name of the proxy '{host}' cannot be resolved");
                 return Err(bad_answer(to, why).into());
             }
-            Err(Trouble::Lost(host, why)) => return Err(lost(to, format!("the proxy '{host}': {why}"))),
+            Err(Trouble::Lost(host, why)) => {
+                return Err(lost(to, format!("the proxy '{host}': {why}")));
+            }
             Err(other) => return Err(other),
         };
         if !to.tls {
@@ -173,7 +175,10 @@ impl Connector {
         match response.status().as_u16() {
             200..=299 => {}
             502..=504 => {
-                let why = format!("the proxy '{name}' does not reach it ({})", response.status());
+                let why = format!(
+                    "the proxy '{name}' does not reach it ({})",
+                    response.status()
+                );
                 return Err(lost(to, why));
             }
             _ => {
@@ -195,7 +200,12 @@ impl Connector {
         let connector = TlsConnector::from(self.tls()?);
         let name = ServerName::try_from(to.host.clone())
             .map_err(|_| bad_answer(to, "the host's name is not one for TLS"))?;
-        match timeout(self.settings.connect_timeout, connector.connect(name, stream)).await {
+        match timeout(
+            self.settings.connect_timeout,
+            connector.connect(name, stream),
+        )
+        .await
+        {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(tls_failed(to, &error)),
             Err(_) => Err(lost(to, "no TLS session came about in time")),

@@ -59,8 +59,12 @@ pub(super) fn login(path: &Path, reference: &Reference) -> Result<Option<Registr
         return Err(wrong("the file is larger than 1 MiB"));
     }
     // The parser's own words may repeat what stands there.
-    let file: File = serde_json::from_slice(&bytes)
-        .map_err(|e| wrong(&format!("it is not a Docker configuration (line {})", e.line())))?;
+    let file: File = serde_json::from_slice(&bytes).map_err(|e| {
+        wrong(&format!(
+            "it is not a Docker configuration (line {})",
+            e.line()
+        ))
+    })?;
     let Some((server, entry)) = find(file.auths, reference) else {
         return Ok(None);
     };

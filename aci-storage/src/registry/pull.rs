@@ -56,7 +56,10 @@ pub(crate) async fn pull(
         (Some(login), _) if is_for(login, &reference) => Some(login.clone()),
         (_, Some(path)) => {
             let (path, reference) = (path.clone(), reference.clone());
-            blocking("images.pull", move || docker_config::login(&path, &reference)).await?
+            blocking("images.pull", move || {
+                docker_config::login(&path, &reference)
+            })
+            .await?
         }
         _ => None,
     };

@@ -345,7 +345,10 @@ impl Small {
             run("mount", &["-t", "tmpfs", "-o", "size=1m", "aci-test", at])
         } else {
             let file = dir.path().join("file");
-            std::fs::File::create(&file).unwrap().set_len(2 << 20).unwrap();
+            std::fs::File::create(&file)
+                .unwrap()
+                .set_len(2 << 20)
+                .unwrap();
             let file = file.to_str().unwrap();
             run("mkfs.ext4", &["-q", "-O", "^has_journal", "-m", "0", file])
                 && run("mount", &["-o", "loop", file, at])

@@ -15,7 +15,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::common::{CONFIG, LAYER, MANIFEST, Store, architecture, gzip, layer, layer_dirs, prepare};
+use crate::common::{
+    CONFIG, LAYER, MANIFEST, Store, architecture, gzip, layer, layer_dirs, prepare,
+};
 use crate::front::{Act, Front};
 use crate::server::{PASSWORD, Pusher, Registry, Setup, USER, content};
 use crate::{is, login, noise, pull, pull_as, store, store_with};
@@ -100,7 +102,10 @@ async fn serve_proxy(
     }
     let head = String::from_utf8(bytes).ok()?;
     heads.lock().unwrap().push(head.clone());
-    let shown = |line: &str| line.to_ascii_lowercase().starts_with("proxy-authorization:");
+    let shown = |line: &str| {
+        line.to_ascii_lowercase()
+            .starts_with("proxy-authorization:")
+    };
     let known = proof.is_none_or(|p| head.lines().any(|l| shown(l) && l.ends_with(&p)));
     if !known {
         let answer = b"HTTP/1.1 407 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -218,7 +223,13 @@ async fn credentials_of_dockers_file_are_used_where_the_request_has_none() {
         r.docker_config = Some(file.clone());
     });
     let reference = format!("{host}/private:1");
-    let denied = |error| is(&error, ErrorKind::PermissionDenied, Some("InaccessibleImage"));
+    let denied = |error| {
+        is(
+            &error,
+            ErrorKind::PermissionDenied,
+            Some("InaccessibleImage"),
+        )
+    };
 
     denied(pull(&store, &reference).await.unwrap_err()); // there is no file
     write("wrong");
@@ -332,7 +343,11 @@ async fn the_next_program_goes_on_where_a_pull_broke_off() {
     assert_eq!(content(&layer_dirs(&root)[0], "big").len(), 3_000_000);
 
     // A collection that is asked for takes what is left.
-    store.images.release(&crate::common::key("c")).await.unwrap();
+    store
+        .images
+        .release(&crate::common::key("c"))
+        .await
+        .unwrap();
     store.images.remove(&reference).await.unwrap();
     pull(&store, &reference).await.unwrap_err();
     let freed = store.images.collect_garbage().await.unwrap();
