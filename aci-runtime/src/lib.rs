@@ -1,6 +1,8 @@
 #![doc = include_str!("../../README.md")]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "arm-server")]
+pub mod analytics;
 #[cfg(feature = "arm-api")]
 pub mod arm;
 mod engine;

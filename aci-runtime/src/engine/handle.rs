@@ -169,6 +169,12 @@ impl Group {
         attachment.addresses.first().map(ipnet::IpNet::addr)
     }
 
+    /// The group as it is journaled, secrets included.
+    #[cfg(feature = "arm-server")]
+    pub(crate) fn journaled(&self) -> Arc<GroupRecord> {
+        self.record()
+    }
+
     /// Whether the group has an address, be it the one that it is reached at or another.
     #[cfg(feature = "arm-server")]
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
@@ -611,6 +617,17 @@ impl ContainerHandle {
         let query = LogQuery {
             tail: options.tail,
             since: None,
+            follow: true,
+        };
+        self.stream(query).await
+    }
+
+    /// Its log from a time on, and what follows until it ends.
+    #[cfg(feature = "arm-server")]
+    pub(crate) async fn since(&self, since: Option<Timestamp>) -> Result<LogStream> {
+        let query = LogQuery {
+            tail: None,
+            since,
             follow: true,
         };
         self.stream(query).await

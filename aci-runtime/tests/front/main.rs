@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod analytics;
 mod doors;
 mod exec;
 mod hostile;

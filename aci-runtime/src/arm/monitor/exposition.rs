@@ -118,7 +118,7 @@ pub(super) fn encode(groups: &[Group], measured: &Everything) -> ArmResult<Strin
         for container in &group.view().properties.containers {
             let view = container.properties.instance_view.as_ref();
             let count = view.and_then(|v| v.restart_count).unwrap_or_default();
-            let count = u64::try_from(count).unwrap_or_default();
+            let count = u64::from(count);
             restarts
                 .get_or_create(&of_container(&container.name))
                 .inc_by(count);

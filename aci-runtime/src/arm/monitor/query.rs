@@ -289,7 +289,7 @@ impl Query {
     /// Answers it for a resource.
     pub(super) fn answer(&self, measured: &Measured, resource: &str, region: &str) -> Value {
         // Buckets begin at whole minutes, long ones at whole hours.
-        let grain = if self.interval.1 % 3_600 == 0 {
+        let grain = if self.interval.1.is_multiple_of(3_600) {
             3_600
         } else {
             60
