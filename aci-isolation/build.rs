@@ -35,6 +35,7 @@ fn build() -> Outcome<()> {
         "src/cgroup",
         "src/devices.rs",
         "src/procfs.rs",
+        "src/weak.rs",
     ] {
         println!("cargo::rerun-if-changed={path}");
     }
@@ -109,6 +110,9 @@ rustix = {{ version = "1.1", features = ["event", "fs", "mount", "net", "param",
 serde = {{ version = "1", features = ["derive"] }}
 zeroize = {{ version = "1.9", default-features = false, features = ["alloc"] }}
 
+[lints.rust]
+unexpected_cfgs = {{ level = "warn", check-cfg = ["cfg(weaken)"] }}
+
 [profile.release]
 opt-level = "s"
 lto = true
@@ -135,7 +139,7 @@ fn cargo(
         .arg(package.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(directory)
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+        .env("CARGO_ENCODED_RUSTFLAGS", flags());
     for name in [
         "RUSTFLAGS",
         "RUSTC_WRAPPER",
@@ -167,6 +171,15 @@ fn cargo(
     } else {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     })
+}
+
+/// Static, and with deliberate holes for the tests of escapes if the feature asks for them.
+fn flags() -> &'static str {
+    if env::var_os("CARGO_FEATURE_WEAKEN").is_some() {
+        "-Ctarget-feature=+crt-static\x1f--cfg\x1fweaken"
+    } else {
+        "-Ctarget-feature=+crt-static"
+    }
 }
 
 fn explain(offline: &str, online: &str) -> String {

@@ -24,7 +24,7 @@ use crate::protocol::{
 use crate::root::failed;
 use crate::server::Server;
 use crate::sys::{self, Forked};
-use crate::{root, server, users};
+use crate::{holes, root, server, users, weak};
 
 fn io_failure(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Failure {
     move |error| {
@@ -108,6 +108,7 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
             ),
         ));
     }
+    weak::set(boot.holes);
     let _ = rustix::process::setsid();
     sys::reset_signals();
     rustix::process::umask(Mode::empty());
@@ -312,7 +313,7 @@ fn prepare(boot: &Boot, mapped: bool) -> Result<(), Failure> {
     // What the memory holds (secrets) is nobody's business. Its copies in the containers' inits
     // and in processes before their exec are protected by the same: only CAP_SYS_PTRACE in the
     // user namespace in which the agent was executed, the host's, gets at them.
-    sys::set_dumpable(false).map_err(io_failure("protecting memory"))?;
+    sys::set_dumpable(weak::is(holes::AGENT_OPEN)).map_err(io_failure("protecting memory"))?;
     let _ = rustix::process::setrlimit(
         rustix::process::Resource::Core,
         rustix::process::Rlimit {
@@ -323,7 +324,11 @@ fn prepare(boot: &Boot, mapped: bool) -> Result<(), Failure> {
     // Mounts that the host removes must go away here too; nothing goes the other way.
     rustix::mount::mount_change(
         "/",
-        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+        if weak::is(holes::PROPAGATION) {
+            MountPropagationFlags::PRIVATE
+        } else {
+            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC
+        },
     )
     .map_err(failed("separating mounts"))?;
     set_up_network(boot)

@@ -15,6 +15,9 @@ pub(crate) const MAX_LINE: usize = 16 * 1024;
 /// The least text in each of the two files.
 const MIN_HALF: u64 = 1024;
 
+/// How many times its share of text one of the two files may be with the stamps.
+const STAMPED: u64 = 8;
+
 /// Cuts a stream of bytes into lines.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
@@ -64,6 +67,9 @@ pub(crate) struct Log {
     file: Option<File>,
     /// Text in the current file, the buffer included.
     text: u64,
+    /// Bytes in the current file with the stamps, which are longer than short lines are: a
+    /// container that writes nothing but line ends must not get forty times of its bound.
+    disk: u64,
     /// The current file is changed for a new one before it would hold more.
     half: u64,
     buffer: Vec<u8>,
@@ -76,6 +82,7 @@ impl Log {
             path,
             file: None,
             text: 0,
+            disk: 0,
             half: 0,
             buffer: Vec::new(),
         };
@@ -98,13 +105,17 @@ impl Log {
                 .open(&self.path)?,
         );
         self.text = 0;
+        self.disk = 0;
         Ok(())
     }
 
     /// Adds a record; it reaches the file with [`Log::flush`].
     pub(crate) fn record(&mut self, stamp: &str, stream: &str, partial: bool, line: &[u8]) {
         let length = line.len() as u64 + 1;
-        if self.text > 0 && self.text + length > self.half {
+        let stamped = (stamp.len() + stream.len() + 4) as u64 + length;
+        let full = self.text + length > self.half
+            || self.disk + stamped > self.half.saturating_mul(STAMPED);
+        if self.text > 0 && full {
             self.flush();
             let mut older = self.path.clone().into_os_string();
             older.push(".1");
@@ -114,6 +125,7 @@ impl Log {
             }
         }
         self.text += length;
+        self.disk += stamped;
         let mark = if partial { "P" } else { "F" };
         for part in [stamp, " ", stream, " ", mark, " "] {
             self.buffer.extend_from_slice(part.as_bytes());

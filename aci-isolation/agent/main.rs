@@ -12,6 +12,9 @@ mod container;
 #[path = "../src/devices.rs"]
 #[allow(dead_code)]
 mod devices;
+#[path = "../src/weak.rs"]
+#[allow(dead_code)]
+mod holes;
 mod init;
 mod landlock;
 mod log;
@@ -26,6 +29,7 @@ mod server;
 mod sys;
 mod user;
 mod users;
+mod weak;
 
 fn main() {
     boot::main()

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use crate::protocol::{Failure, Hidden, Kind, Program, Rights};
 use crate::init::Handles;
 use crate::user::{self, User};
-use crate::{landlock, root, sys, users};
+use crate::{holes, landlock, root, sys, users, weak};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -78,6 +78,8 @@ enum Never {}
 
 fn prepare(birth: &Birth<'_>) -> Result<Never, Failure> {
     sys::signals_of_a_program();
+    let leaked = weak::is(holes::LEAKS)
+        .then(|| rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()));
     for file in birth.cgroups {
         rustix::io::write(file, b"0").map_err(root::failed("joining the container's cgroup"))?;
     }
@@ -96,11 +98,19 @@ fn prepare(birth: &Birth<'_>) -> Result<Never, Failure> {
         .map_err(root::failed("keeping the report pipe"))?;
     sys::close_from(3, true).map_err(io_failure("closing descriptors"))?;
     drop(report);
+    if let Some(Ok(root)) = &leaked {
+        let _ = rustix::io::fcntl_setfd(root, rustix::io::FdFlags::empty());
+    }
+    if weak::is(holes::PROC_BY_PATH) {
+        let _ = std::fs::write("/proc/self/timerslack_ns", "written by the runtime");
+    }
 
-    sys::default_limits();
-    for (kind, soft, hard) in birth.limits {
-        sys::set_limit(*kind, *soft, *hard)
-            .map_err(io_failure(format!("setting the resource limit {kind}")))?;
+    if !weak::is(holes::RESOURCES) {
+        sys::default_limits();
+        for (kind, soft, hard) in birth.limits {
+            sys::set_limit(*kind, *soft, *hard)
+                .map_err(io_failure(format!("setting the resource limit {kind}")))?;
+        }
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
 
@@ -246,11 +256,13 @@ fn take_rights(birth: &Birth<'_>, user: &User) -> Result<(), Failure> {
     let have = sys::permitted_capabilities().map_err(io_failure("reading capabilities"))?;
     let wanted = rights.capabilities & have;
     let what = || io_failure("setting capabilities");
-    if rights.no_new_privs {
+    if rights.no_new_privs && !weak::is(holes::PRIVILEGES) {
         sys::no_new_privs().map_err(io_failure("setting no_new_privs"))?;
     }
     // Who may mount things must not be in a Landlock domain, where nobody may.
-    if birth.main && !rights.privileged && rights.capabilities & (1 << ADMIN) == 0 {
+    if birth.main
+        && !weak::is(holes::LEAKS | holes::FILTER | holes::AGENT_OPEN | holes::PIDS)
+        && !rights.privileged && rights.capabilities & (1 << ADMIN) == 0 {
         let root = rustix::fs::open(
             "/",
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -289,7 +301,7 @@ fn take_rights(birth: &Birth<'_>, user: &User) -> Result<(), Failure> {
     enter_directory(&birth.program.cwd)?;
     let inheritable = if rights.privileged { wanted } else { 0 };
     let admin = 1_u64 << ADMIN;
-    if !rights.filter.is_empty() {
+    if !rights.filter.is_empty() && !weak::is(holes::FILTER) {
         // Installing a filter needs CAP_SYS_ADMIN unless no_new_privs is set; it is kept to here.
         let until = wanted | (have & admin);
         sys::set_capabilities(until, until, inheritable).map_err(what())?;
@@ -310,6 +322,9 @@ fn enter_directory(path: &str) -> Result<(), Failure> {
         )));
     }
     let enter = || -> rustix::io::Result<()> {
+        if weak::is(holes::LEAKS) {
+            return rustix::process::chdir(path);
+        }
         let directory = rustix::fs::openat2(
             CWD,
             path,

@@ -21,7 +21,7 @@ use rustix::mount::{
 use rustix::pty::OpenptFlags;
 
 use crate::protocol::{Device, Failure, Kind, Layer, Start, Users};
-use crate::{sys, users};
+use crate::{holes, sys, users, weak};
 
 /// Paths that show or change the host (`/proc`), as Docker and containerd mask them.
 const MASKED_PROC: [&str; 10] = [
@@ -277,6 +277,9 @@ fn components<'a>(path: &'a str, what: &str) -> Result<Vec<&'a str>> {
 /// inside the root only.
 pub(crate) fn make_directories(root: BorrowedFd<'_>, path: &str, what: &str) -> Result<OwnedFd> {
     let open = |path: &str| {
+        if weak::is(holes::PATHS) {
+            return rustix::fs::openat(root, path, DIRECTORY, Mode::empty());
+        }
         rustix::fs::openat2(
             root,
             path,
@@ -321,11 +324,11 @@ pub(crate) fn make_directories(root: BorrowedFd<'_>, path: &str, what: &str) -> 
 /// Gives the outer and inner end of the container's terminal, if it is to have one.
 pub(crate) fn build(recipe: &Recipe<'_>) -> Result<Option<[OwnedFd; 2]>> {
     let privileged = recipe.start.rights.privileged;
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .map_err(failed("making mounts private"))?;
+    let mut propagation = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    if weak::is(holes::PROPAGATION) {
+        propagation = MountPropagationFlags::PRIVATE;
+    }
+    rustix::mount::mount_change("/", propagation).map_err(failed("making mounts private"))?;
 
     // Scratch space; it holds devices, so it is not nodev, and nothing of it is reachable inside.
     let scratch = new_mount("tmpfs", &[("mode", "0700")], MountAttrFlags::empty())
@@ -337,10 +340,23 @@ pub(crate) fn build(recipe: &Recipe<'_>) -> Result<Option<[OwnedFd; 2]>> {
     let root = mount_root(recipe, &scratch)?;
     // The root's mount is changed through its own descriptor; `root` is the directory on it.
     write_files(recipe, root.as_fd())?;
-    let masks = Masks::new(&scratch)?;
+    let mut masks = Masks::new(&scratch)?;
+    let image = |path: &str| {
+        rustix::fs::openat2(&root, path, PATH_ONLY, Mode::empty(), ResolveFlags::IN_ROOT)
+    };
+    if weak::is(holes::MASK_BY_PATH) {
+        // Before /proc is covered, as the image's link may lead there.
+        mount_proc(root.as_fd(), &masks, true)?;
+        masks.file = image("dev/null").map_err(failed("opening the image's /dev/null"))?;
+    }
+    let by_path = weak::is(holes::CONSOLE_BY_PATH).then(|| image("dev/console"));
     mount_proc(root.as_fd(), &masks, privileged)?;
     mount_sys(recipe, root.as_fd(), &masks, privileged)?;
     let terminal = mount_dev(recipe, root.as_fd(), &scratch)?;
+    if let (Some(Ok(place)), Some([_, inner])) = (&by_path, &terminal) {
+        let console = copy_of(inner, "", false).map_err(failed("making /dev/console"))?;
+        attach(&console, place).map_err(failed("making /dev/console"))?;
+    }
     for (tree, path, read_only) in recipe.mounts {
         let target = make_directories(root.as_fd(), path, "mount path")?;
         let mut attributes = sys::ATTR_NODEV | sys::ATTR_NOSUID;
@@ -357,6 +373,10 @@ pub(crate) fn build(recipe: &Recipe<'_>) -> Result<Option<[OwnedFd; 2]>> {
         make_directories(root.as_fd(), &recipe.start.program.cwd, "working directory")?;
     }
     let mut attributes = sys::ATTR_NODEV;
+    if weak::is(holes::DEVICES) {
+        sys::allow_devices(&root).map_err(failed_io("opening devices"))?;
+        attributes = 0;
+    }
     if recipe.start.upper.is_none() {
         attributes |= sys::ATTR_RDONLY;
     }

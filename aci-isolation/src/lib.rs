@@ -117,6 +117,11 @@ mod seccomp;
 mod spares;
 mod stream;
 mod sys;
+#[cfg(feature = "weaken")]
+#[doc(hidden)]
+pub mod weaken;
+#[cfg(all(feature = "weaken", not(debug_assertions)))]
+compile_error!("the feature `weaken` makes holes for tests; it is not for a release");
 
 pub use namespaces::{Namespaces, NamespacesOptions};
 

@@ -50,6 +50,10 @@ pub struct NamespacesOptions {
     /// ends with this value. They are made by a thread of their own while nobody asks for a
     /// sandbox; when none is ready, the sandbox is made as it is asked for.
     pub spares: usize,
+    /// Deliberate holes, for tests of escapes.
+    #[cfg(feature = "weaken")]
+    #[doc(hidden)]
+    pub holes: crate::weaken::Hole,
     /// How long a sandbox may take to end its containers before its agent is killed; 10 seconds by
     /// default.
     pub patience: Duration,
@@ -63,6 +67,8 @@ impl Default for NamespacesOptions {
             // https://systemd.io/UIDS-GIDS: "Container UID ranges".
             user_ids: Some(0x0008_0000..0x6FFF_0000),
             spares: 0,
+            #[cfg(feature = "weaken")]
+            holes: crate::weaken::Hole::default(),
             patience: Duration::from_secs(10),
         }
     }
@@ -94,6 +100,15 @@ impl NamespacesOptions {
     #[must_use]
     pub const fn spares(mut self, spares: usize) -> Self {
         self.spares = spares;
+        self
+    }
+
+    /// With deliberate holes.
+    #[cfg(feature = "weaken")]
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn holes(mut self, holes: crate::weaken::Hole) -> Self {
+        self.holes = holes;
         self
     }
 
@@ -169,6 +184,10 @@ impl Namespaces {
             users: host.users.clone(),
             cgroup: host.cgroup.clone(),
             ranges: ranges.map(Arc::new),
+            #[cfg(feature = "weaken")]
+            holes: options.holes.0,
+            #[cfg(not(feature = "weaken"))]
+            holes: 0,
         });
         let spares = Spares::new(recipe, options.spares)
             .map_err(|e| fail(ErrorKind::Internal, "starting a thread").because(e))?;
@@ -260,6 +279,7 @@ fn try_out(users: &Users) -> Result<()> {
         purpose: Purpose::Probe,
         users: users.clone(),
         cgroup: None,
+        holes: 0,
     };
     match launch::begin(&boot, None, None).and_then(|agent| agent.answer()) {
         Ok((Reply::Done, _)) => Ok(()),
@@ -470,6 +490,7 @@ impl Shared {
                 purpose: Purpose::Sandbox,
                 users: Users::Host,
                 cgroup: self.host.cgroup.clone(),
+                holes: 0,
             })?;
         }
         let network = match (reply, fds.into_iter().next()) {

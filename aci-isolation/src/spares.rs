@@ -30,6 +30,8 @@ pub(crate) struct Recipe {
     pub(crate) users: Users,
     pub(crate) cgroup: Option<CgroupPlan>,
     pub(crate) ranges: Option<Arc<Ranges>>,
+    /// Deliberate holes; none in a release.
+    pub(crate) holes: u32,
 }
 
 impl Recipe {
@@ -48,6 +50,7 @@ impl Recipe {
                 },
             ),
             cgroup: self.cgroup.clone(),
+            holes: self.holes,
         };
         (boot, first)
     }

@@ -15,9 +15,10 @@ use crate::init::{self, Cradle, Said};
 use crate::log::Log;
 use crate::ownership;
 use crate::devices::{self, Gate};
-use crate::protocol::{CgroupPlan, Exit, Failure, Kind, Reply, Start, Users};
+use crate::protocol::{Bounds, CgroupPlan, Exit, Failure, Kind, Reply, Start, Users};
 use crate::root::{self, Recipe};
 use crate::sys::{self, Forked};
+use crate::{holes, weak};
 
 /// Lets a container use the default devices and those that it was given, and no others.
 fn hold_devices(
@@ -128,7 +129,12 @@ impl Server {
         let key = self.number();
         let (mut cgroup, mut procs) = (None, Vec::new());
         if let Some(plan) = &self.parts.cgroup {
-            tree::create(plan, &path, &start.bounds, true, true)
+            let bounds = if weak::is(holes::LIMITS) {
+                Bounds::default()
+            } else {
+                start.bounds
+            };
+            tree::create(plan, &path, &bounds, true, true)
                 .map_err(internal("making the container's cgroup"))?;
             for directory in tree::directories(plan, &path) {
                 let what = || root::failed(format!("opening {}", directory.display()));
@@ -153,7 +159,7 @@ impl Server {
                 }
             }
             let directory = cgroup.as_ref();
-            if !start.rights.privileged {
+            if !start.rights.privileged && !weak::is(holes::DEVICES) {
                 hold_devices(plan, &path, directory, self.device_program.as_ref(), &start)?;
             }
         }
@@ -202,7 +208,10 @@ impl Server {
             ready: ready_inner,
             control: control_inner,
         };
-        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+        let mut namespaces = libc::CLONE_NEWNS;
+        if !weak::is(holes::PIDS) {
+            namespaces |= libc::CLONE_NEWPID;
+        }
         let (pid, pidfd) = match sys::clone(namespaces, cgroup.as_ref().map(AsFd::as_fd))
             .map_err(internal("starting the container's init"))?
         {
@@ -293,7 +302,10 @@ impl Server {
         if container.phase != Phase::Launching {
             return;
         }
-        let bytes = container.start.as_ref().map_or(0, |start| start.log_bytes);
+        let mut bytes = container.start.as_ref().map_or(0, |start| start.log_bytes);
+        if weak::is(holes::LOGS) {
+            bytes = u64::MAX;
+        }
         let path = PathBuf::from(&self.parts.dir)
             .join("log")
             .join(format!("{name}.log"));
@@ -348,7 +360,9 @@ impl Server {
         let Some(init) = &container.init else {
             return;
         };
-        if all && i32::from(signal) == libc::SIGKILL {
+        if weak::is(holes::POLITE) {
+            let _ = rustix::io::write(&init.control, &[15]);
+        } else if all && i32::from(signal) == libc::SIGKILL {
             let _ = sys::pidfd_signal(&init.pidfd, libc::SIGKILL);
         } else if all {
             let _ = rustix::io::write(&init.control, &[signal]);

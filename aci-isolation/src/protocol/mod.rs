@@ -99,6 +99,8 @@ pub(crate) struct Boot {
     pub(crate) purpose: Purpose,
     pub(crate) users: Users,
     pub(crate) cgroup: Option<CgroupPlan>,
+    /// Deliberate holes; only agents that were built for tests know any.
+    pub(crate) holes: u32,
 }
 
 /// What an agent is started for.
