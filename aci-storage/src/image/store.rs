@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aci_core::contract::{
@@ -25,6 +26,9 @@ use crate::layer::UnpackLimits;
 use crate::registry::{self, Connector, Registries};
 use crate::tree::{Graveyard, make_private_dir};
 use crate::turns::{Turn, Turns};
+
+/// So many layers of one image are unpacked at a time, if there are as many cores.
+const MAX_UNPACKING: usize = 4;
 
 /// How a store behaves.
 #[non_exhaustive]
@@ -310,25 +314,58 @@ impl Inner {
         self.image(&mut state, &tagged, reference)
     }
 
-    /// Has every layer of an image unpacked.
+    /// Has every layer of an image unpacked, several at a time.
     pub(super) fn ensure_layers(
         &self,
         record: &Record,
         progress: Option<&PullProgress>,
     ) -> Result<()> {
-        let mut fresh = Vec::new();
-        let layers = record
+        let layers: Vec<_> = record
             .manifest
             .layers
             .iter()
-            .zip(&record.config.rootfs.diff_ids);
-        for (layer, diff_id) in layers {
-            if self.ensure_layer(layer, diff_id, progress)? {
-                fresh.push(*diff_id);
+            .zip(&record.config.rootfs.diff_ids)
+            .collect();
+        let missing = layers.iter().filter(|(_, id)| !self.trees.has(id)).count();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = missing.min(cores).min(MAX_UNPACKING);
+        let fresh = Mutex::new(Vec::new());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((layer, diff_id)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match self.ensure_layer(layer, diff_id, progress) {
+                    Ok(true) => lock(&fresh).push(**diff_id),
+                    Ok(false) => {}
+                    Err(error) => {
+                        // The others end with the layer that they are at.
+                        next.store(layers.len(), Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
             }
-        }
-        self.flush_later(fresh);
-        Ok(())
+            Ok(())
+        };
+        let result = if threads < 2 {
+            work()
+        } else {
+            let span = tracing::Span::current();
+            let panicked = |_| {
+                let what = "a thread that unpacked a layer panicked";
+                Err(Error::new(ErrorKind::Internal, "layer.unpack", what))
+            };
+            std::thread::scope(|scope| {
+                let others: Vec<_> = (1..threads)
+                    .map(|_| scope.spawn(|| span.in_scope(work)))
+                    .collect();
+                let ours = work();
+                let theirs = others
+                    .into_iter()
+                    .map(|t| t.join().unwrap_or_else(panicked));
+                std::iter::once(ours).chain(theirs).collect()
+            })
+        };
+        self.flush_later(std::mem::take(&mut lock(&fresh)));
+        result
     }
 
     /// Has a layer unpacked; `true` if it was not before.
