@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
@@ -19,10 +20,14 @@ pub(crate) struct Claim {
     _lock: File,
 }
 
+/// So long is waited for another program's claim. One that was killed while it started a process
+/// holds on to its claim until that process, which has its descriptors, is executed.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The file that is locked. Its name is no sandbox id.
 const FILE: &str = ".lock";
 
-/// Claims a directory; `None` if another program has it.
+/// Claims a directory; `None` if another program has it and keeps it. Blocks.
 pub(crate) fn claim(directory: &Path) -> io::Result<Option<Arc<Claim>>> {
     // A lock belongs to an open file, so the values of one program have to share it.
     static OWN: Mutex<BTreeMap<PathBuf, Weak<Claim>>> = Mutex::new(BTreeMap::new());
@@ -37,7 +42,14 @@ pub(crate) fn claim(directory: &Path) -> io::Result<Option<Arc<Claim>>> {
         .truncate(false)
         .write(true)
         .open(directory.join(FILE))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let lock = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+    let mut locked = lock();
+    let begun = Instant::now();
+    while locked == Err(rustix::io::Errno::WOULDBLOCK) && begun.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+        locked = lock();
+    }
+    match locked {
         Ok(()) => {
             let claim = Arc::new(Claim { _lock: file });
             own.insert(directory, Arc::downgrade(&claim));
@@ -72,5 +84,23 @@ mod tests {
         assert!(!flock("--exclusive"));
         drop(second);
         assert!(flock("--exclusive"));
+    }
+
+    /// A host that was killed while it started an agent left a child that had the lock for some
+    /// milliseconds more, and the host that came next was refused.
+    #[test]
+    fn a_claim_that_is_about_to_end_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut other = std::process::Command::new("flock")
+            .arg("--exclusive")
+            .arg(dir.path().join(FILE))
+            .args(["sh", "-c", "echo locked; sleep 0.2"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 6];
+        std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut said).unwrap();
+        assert!(claim(dir.path()).unwrap().is_some());
+        other.wait().unwrap();
     }
 }

@@ -106,6 +106,7 @@ mod devices;
 mod host;
 mod launch;
 mod logs;
+mod meters;
 mod namespaces;
 #[allow(dead_code, reason = "parts of it are the agent's")]
 mod procfs;

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::cgroup::tree;
 use crate::channel::{Address, error_of, unexpected};
 use crate::host::{self, Host};
+use crate::meters::Meters;
 use crate::protocol::{
     self, Boot, CgroupPlan, Hidden, Identity, Kind, Purpose, Reply, Request, Source, Users, VERSION,
 };
@@ -148,6 +149,7 @@ pub(crate) struct Shared {
     /// One for each id that is being made or removed, so that what a dropped future left running
     /// is over before the next call on the same id begins.
     busy: std::sync::Mutex<BTreeMap<SandboxId, Weak<Mutex<()>>>>,
+    meters: std::sync::Mutex<BTreeMap<SandboxId, Weak<Meters>>>,
 }
 
 impl Namespaces {
@@ -199,6 +201,7 @@ impl Namespaces {
                 spares,
                 patience: options.patience,
                 busy: std::sync::Mutex::default(),
+                meters: std::sync::Mutex::default(),
             }),
         })
     }
@@ -418,7 +421,20 @@ impl Shared {
         lock.lock_owned().await
     }
 
-    fn plan(&self) -> Option<&CgroupPlan> {
+    /// The open statistics of a sandbox, shared by all its handles: a start through one of them is
+    /// counted by the others.
+    fn meters(&self, id: &SandboxId) -> Arc<Meters> {
+        let mut all = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, meters| meters.strong_count() > 0);
+        if let Some(meters) = all.get(id).and_then(Weak::upgrade) {
+            return meters;
+        }
+        let meters = Arc::new(Meters::default());
+        all.insert(id.clone(), Arc::downgrade(&meters));
+        meters
+    }
+
+    pub(crate) fn plan(&self) -> Option<&CgroupPlan> {
         self.host.cgroup.as_ref()
     }
 
@@ -511,6 +527,7 @@ impl Shared {
             },
             network: Arc::new(network),
             shared: Arc::clone(self),
+            meters: self.meters(id),
         }
     }
 
@@ -611,9 +628,11 @@ impl Shared {
         }
         let plan = self.plan().cloned();
         let name = id.to_string();
+        // As long as there are spares, their cgroup stays; it goes with them.
+        let with_parents = !self.spares.wanted();
         let work = tokio::task::spawn_blocking(move || {
             let _busy = busy;
-            clear(plan.as_ref(), &name, &directory)
+            clear(plan.as_ref(), &name, &directory, with_parents)
         });
         let outcome = work.await.map_err(|error| {
             Error::new(ErrorKind::Cancelled, REMOVE, "the runtime is shutting down").because(error)
@@ -679,7 +698,12 @@ fn gone(pidfd: &OwnedFd, patience: Duration) -> bool {
 
 /// Removes what a sandbox has on disk and in the cgroup hierarchies. Its mounts went with the
 /// agent's namespace. Blocks.
-fn clear(plan: Option<&CgroupPlan>, id: &str, directory: &Path) -> io::Result<()> {
+fn clear(
+    plan: Option<&CgroupPlan>,
+    id: &str,
+    directory: &Path,
+    with_parents: bool,
+) -> io::Result<()> {
     if let Some(plan) = plan {
         let mut tries = 0;
         // After a kill it takes a moment until the last process is out of its cgroup.
@@ -691,7 +715,9 @@ fn clear(plan: Option<&CgroupPlan>, id: &str, directory: &Path) -> io::Result<()
             }
             std::thread::sleep(Duration::from_millis(if tries < 20 { 1 } else { 10 }));
         }
-        tree::remove_parents(plan);
+        if with_parents {
+            tree::remove_parents(plan);
+        }
     }
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

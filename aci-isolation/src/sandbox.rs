@@ -25,6 +25,7 @@ use tokio::sync::Mutex;
 use crate::capabilities;
 use crate::channel::{Address, Channel, unexpected};
 use crate::logs::Reader;
+use crate::meters::Meters;
 use crate::namespaces::Shared;
 use crate::protocol::{self, Bounds, Exit, Hidden, Program, Reply, Request, Rights, Start};
 use crate::seccomp;
@@ -37,6 +38,7 @@ pub(crate) struct NamespaceSandbox {
     pub(crate) address: Address,
     pub(crate) network: Arc<OwnedFd>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) meters: Arc<Meters>,
 }
 
 pub(crate) fn bounds(limits: &Limits) -> Bounds {
@@ -237,6 +239,9 @@ impl Sandbox for NamespaceSandbox {
         self.done(OPERATION, &request)
             .await
             .map_err(|error| error.on(&container.name))?;
+        if let Some(plan) = self.shared.plan() {
+            self.meters.started(plan, self.id.as_str(), &container.name);
+        }
         metrics::counter!("aci_isolation_container_starts_total").increment(1);
         Ok(())
     }
@@ -363,6 +368,14 @@ impl Sandbox for NamespaceSandbox {
 
     async fn stats(&self) -> Result<SandboxStats> {
         const OPERATION: &str = "sandbox.stats";
+        if let Some((containers, network)) = self.meters.read() {
+            return Ok(SandboxStats {
+                at: Timestamp::from(std::time::SystemTime::now()),
+                containers,
+                network: network.map(|(rx_bytes, tx_bytes)| NetworkStats { rx_bytes, tx_bytes }),
+            });
+        }
+        let starts = self.meters.starts();
         let (reply, _) = self.address.ask(OPERATION, &Request::Stats).await?;
         let Reply::Stats {
             containers,
@@ -371,6 +384,11 @@ impl Sandbox for NamespaceSandbox {
         else {
             return Err(unexpected(OPERATION));
         };
+        if let Some(plan) = self.shared.plan() {
+            let running = containers.iter().map(|usage| usage.name.as_str());
+            self.meters
+                .open(plan, self.id.as_str(), self.address.pid, starts, running);
+        }
         Ok(SandboxStats {
             at: Timestamp::from(std::time::SystemTime::now()),
             containers: containers

@@ -255,6 +255,11 @@ impl Spares {
         self.inner.lock().spares.len()
     }
 
+    /// Whether there are any from time to time.
+    pub(crate) fn wanted(&self) -> bool {
+        self.inner.wanted > 0
+    }
+
     pub(crate) fn recipe(&self) -> &Recipe {
         &self.inner.recipe
     }

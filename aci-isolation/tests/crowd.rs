@@ -16,7 +16,7 @@ use common::*;
 use futures_util::StreamExt;
 
 /// How long the whole of a test may take before it counts as hanging.
-const HANGS: Duration = Duration::from_secs(240);
+const HANGS: Duration = Duration::from_secs(170);
 
 /// Threads that allocate and free until they are dropped, beside touched memory.
 struct Busy {

@@ -8,10 +8,15 @@
 //! keeps a log, the peers mount the directory itself and hand their output on; `ctr` sets only the
 //! memory limit; the floor has neither cgroup nor system call filter. The peers' time includes the
 //! start of their own program, which is how they are used; the floor's does too.
+//!
+//! Afterwards a further process in a running container and its end by force, beside crun and runc,
+//! and 250 idle groups: whether the last starts as fast as the first, memory, statistics.
 #![forbid(unsafe_code)]
 
+mod crowd;
 mod ours;
 mod peers;
+mod running;
 mod setup;
 
 use std::sync::Arc;
@@ -20,7 +25,6 @@ use std::time::Duration;
 use aci_benches::contest::{Contestant, Series, take_turns};
 use aci_benches::report::{self, Comparison, Table};
 use aci_benches::stats::Summary;
-use aci_core::contract::{NetworkEndpoint, Sandbox};
 use anyhow::Context as _;
 
 /// From the call to the first instruction of the container's program.
@@ -32,9 +36,6 @@ const TOTAL: &str = "all removed";
 
 const COLD: &str = "ours, from nothing";
 const READY: &str = "ours, spare ready";
-
-/// Groups that are looked at for their memory.
-const GROUPS: usize = 10;
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -146,7 +147,10 @@ async fn measure(
     }
     println!("{table}");
     println!("written to {}\n", report::directory().display());
-    idle_memory(maker).await
+    if !alone {
+        with_running(runs, rest, setup, maker).await?;
+    }
+    crowd::measure(maker).await
 }
 
 fn boxed<'a>(contestant: impl Contestant + 'a) -> Box<dyn Contestant + 'a> {
@@ -177,35 +181,52 @@ fn phases(series: &[Series]) -> Table {
     table
 }
 
-/// Memory of what we add to each of some idle groups.
-async fn idle_memory(maker: &ours::Maker) -> anyhow::Result<()> {
-    let mut sandboxes: Vec<Arc<dyn Sandbox>> = Vec::new();
-    for _ in 0..GROUPS {
-        let sandbox = maker.sandbox().await?;
-        sandbox
-            .start(maker.container(0, &["/bin/first", "stay"])?)
-            .await?;
-        sandboxes.push(sandbox);
-    }
-    let (mut shared, mut private) = (Vec::new(), Vec::new());
-    for sandbox in &sandboxes {
-        let NetworkEndpoint::Namespace(handle) = sandbox.network() else {
-            continue;
-        };
-        let (pss, dirty) = ours::memory(handle.pid)?;
-        shared.push(f64::from(u32::try_from(pss)?));
-        private.push(f64::from(u32::try_from(dirty)?));
-    }
-    let title = format!("KiB, agent and init of {GROUPS} idle groups");
-    let mut table = Table::new(&[title.as_str(), "median", "p10", "p90", ""]);
-    for (name, values) in [("PSS", shared), ("private dirty", private)] {
-        if let Some(summary) = Summary::of(&values) {
-            table.row(&row(name, &summary, String::new()));
+/// What is done with a container that runs, beside crun and runc.
+async fn with_running(
+    runs: usize,
+    rest: Duration,
+    setup: &setup::Setup,
+    maker: &Arc<ours::Maker>,
+) -> anyhow::Result<()> {
+    let mut execs: Vec<Box<dyn Contestant>> = vec![Box::new(running::OurExec::new(maker).await?)];
+    let mut ends: Vec<Box<dyn Contestant>> = vec![Box::new(running::OurEnd(Arc::clone(maker)))];
+    let mut files = Vec::new();
+    for program in ["crun", "runc"] {
+        let made = peers::Oci::new(setup, program)
+            .and_then(|peer| Ok((peer.clone(), running::PeerExec::new(peer)?)));
+        match made {
+            Ok((peer, exec)) => {
+                files.push((program, peer.title().to_owned()));
+                execs.push(Box::new(exec));
+                ends.push(Box::new(running::PeerEnd::new(peer)));
+            }
+            Err(error) => println!("SKIPPED exec-{program}, teardown-{program}: {error:#}"),
         }
     }
-    println!("{table}");
-    for sandbox in sandboxes {
-        sandbox.destroy().await?;
+    for (what, part, contestants) in [("exec", FIRST, execs), ("teardown", running::GONE, ends)] {
+        let before = report::load();
+        let series = take_turns(contestants, 2, runs, rest).await?;
+        let load = [before, report::load()];
+        println!("{what}\n{}", phases(&series));
+        let (ours, peers) = series.split_first().context("nobody ran")?;
+        for (program, name) in &files {
+            let peer = peers.iter().find(|one| one.name == *name);
+            let peer = peer.and_then(|one| one.summary(part));
+            if let (Some(ours), Some(peer)) = (ours.summary(part), peer) {
+                let comparison = Comparison {
+                    name: format!("{what}-{program}"),
+                    what: format!("{what} with a running container, from the call to: {part}"),
+                    ours,
+                    peer_name: name.clone(),
+                    peer,
+                    unit: "ms",
+                    load,
+                };
+                println!("ours / {name}: {:.3}", comparison.ratio());
+                comparison.write(&report::directory())?;
+            }
+        }
+        println!();
     }
     Ok(())
 }

@@ -19,12 +19,17 @@ use futures_util::StreamExt;
 use crate::setup::{MEMORY, PIDS, Setup, since};
 use crate::{END, FIRST, TOTAL};
 
-const CONTAINER: &str = "bench";
+pub(crate) const CONTAINER: &str = "bench";
 
 /// Makes sandboxes and containers for the bench.
 pub(crate) struct Maker {
     isolation: Namespaces,
     setup: Arc<Setup>,
+}
+
+/// The cgroup of a maker with so many spares.
+pub(crate) fn cgroup_parent(spares: usize) -> String {
+    format!("aci-bench-{}-{spares}", std::process::id())
 }
 
 fn limits() -> Limits {
@@ -41,7 +46,7 @@ impl Maker {
     pub(crate) fn new(setup: Arc<Setup>, spares: usize) -> anyhow::Result<Arc<Self>> {
         let options = NamespacesOptions::default()
             .state_dir(setup.directory().join(format!("state-{spares}")))
-            .cgroup_parent(format!("aci-bench-{}-{spares}", std::process::id()))
+            .cgroup_parent(cgroup_parent(spares))
             .spares(spares);
         let isolation = Namespaces::new(options)?;
         let missing = isolation.capability().missing;

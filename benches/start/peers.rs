@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Instant, SystemTime};
 
 use aci_benches::contest::{Contestant, Sample, milliseconds};
@@ -20,7 +21,7 @@ use crate::{FIRST, TOTAL};
 const ALLOWED: &str = include_str!("allowed.txt");
 
 /// Runs a command to its end: when its container began and when it was gone.
-fn timed(command: &mut Command) -> anyhow::Result<Sample> {
+pub(crate) fn timed(command: &mut Command) -> anyhow::Result<Sample> {
     let (begin, clock) = (Instant::now(), SystemTime::now());
     let output = command.stdin(Stdio::null()).output();
     let total = begin.elapsed();
@@ -36,19 +37,25 @@ fn timed(command: &mut Command) -> anyhow::Result<Sample> {
     Ok(vec![(FIRST, first), (TOTAL, milliseconds(total))])
 }
 
-/// The same from a thread whose mount namespace lacks the v2 hierarchy. The namespace is made
-/// before the time begins.
-fn timed_legacy(mut command: Command) -> anyhow::Result<Sample> {
+/// Does something here, or (`legacy`) in a thread whose mount namespace lacks the v2 hierarchy. The
+/// namespace is made before.
+pub(crate) fn where_it_can<T: Send + 'static>(
+    legacy: bool,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
     use nix::sched::{CloneFlags, unshare};
     const UNIFIED: &str = "/sys/fs/cgroup/unified";
+    if !legacy {
+        return work();
+    }
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
         let none = None::<&str>;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(none, "/", none, private, none).context("making mounts private")?;
         umount2(UNIFIED, MntFlags::MNT_DETACH).context(UNIFIED)?;
-        timed(&mut command)
+        work()
     });
     thread
         .join()
@@ -56,13 +63,13 @@ fn timed_legacy(mut command: Command) -> anyhow::Result<Sample> {
 }
 
 /// crun or runc: `run` makes, starts, awaits and deletes a container.
+#[derive(Clone)]
 pub(crate) struct Oci {
     name: String,
     /// Run it where the v2 hierarchy beside the v1 ones cannot be seen.
     legacy: bool,
     program: PathBuf,
     directory: PathBuf,
-    count: u32,
 }
 
 impl Oci {
@@ -75,7 +82,6 @@ impl Oci {
             legacy: false,
             program: path,
             directory,
-            count: 0,
         };
         // crun 1.8 refuses the hybrid form of cgroups if there is a controller on the v2 side.
         if let Err(error) = peer.once() {
@@ -85,25 +91,44 @@ impl Oci {
         Ok(peer)
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn title(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn legacy(&self) -> bool {
+        self.legacy
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(self.directory.join("state"));
         command
     }
 
-    fn once(&mut self) -> anyhow::Result<Sample> {
-        self.count += 1;
-        let id = format!("aci-bench-{}-{}", std::process::id(), self.count);
-        let bundle = self.directory.join("bundle");
+    /// Writes the bundle of a new container and gives its id.
+    pub(crate) fn bundle(&mut self, argv: &[&str]) -> anyhow::Result<String> {
+        // Clones count on together.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("aci-bench-{}-{count}", std::process::id());
         let root = self.directory.with_file_name("root");
-        fs::write(bundle.join("config.json"), config(&root, &id).to_string())?;
+        let config = config(&root, &id, argv).to_string();
+        fs::write(self.directory.join("bundle/config.json"), config)?;
+        Ok(id)
+    }
+
+    fn once(&mut self) -> anyhow::Result<Sample> {
+        let id = self.bundle(&["/bin/first"])?;
         let mut command = self.command();
-        command.args(["run", "--bundle"]).arg(&bundle).arg(&id);
-        let outcome = if self.legacy {
-            timed_legacy(command)
-        } else {
-            timed(&mut command)
-        };
+        command
+            .args(["run", "--bundle"])
+            .arg(self.directory.join("bundle"))
+            .arg(&id);
+        let outcome = where_it_can(self.legacy, move || timed(&mut command));
         if outcome.is_err() {
             let _ = self.command().args(["delete", "--force", &id]).output();
         }
@@ -123,7 +148,7 @@ impl Contestant for Oci {
 }
 
 /// An OCI configuration with Docker's default profile.
-fn config(root: &Path, id: &str) -> Value {
+fn config(root: &Path, id: &str, argv: &[&str]) -> Value {
     let capabilities = json!([
         "CAP_CHOWN",
         "CAP_DAC_OVERRIDE",
@@ -148,7 +173,7 @@ fn config(root: &Path, id: &str) -> Value {
         "process": {
             "terminal": false,
             "user": {"uid": 0, "gid": 0},
-            "args": ["/bin/first"],
+            "args": argv,
             "env": ["PATH=/bin"],
             "cwd": "/",
             "noNewPrivileges": true,

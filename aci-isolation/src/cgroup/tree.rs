@@ -302,6 +302,13 @@ impl Meter {
             .unwrap_or(0)
     }
 
+    /// What the cgroup uses now; `None` when it has been removed.
+    pub(crate) fn read_if_there(&self) -> Option<Reading> {
+        let mut byte = [0; 1];
+        self.files.get("usage")?.read_at(&mut byte, 0).ok()?;
+        Some(self.read())
+    }
+
     /// What the cgroup uses now.
     pub(crate) fn read(&self) -> Reading {
         let stat = self.text("stat").unwrap_or_default();
