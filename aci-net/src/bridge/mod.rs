@@ -37,22 +37,27 @@ const OPEN: &str = "network.open";
 
 /// Groups with addresses of their own in a virtual network on this host.
 ///
-/// Each group gets a virtual Ethernet pair; its end inside is `eth0` with an address that stands
-/// alone (/32), so that all its traffic, also within a subnet, is routed by the host and can be
-/// judged there. Neighbours are fixed, so nothing is asked or answered by ARP, and the host drops
-/// packets with a sender's address that is not the group's. Groups of all subnets reach each other
-/// and the gateway's addresses (the second of each subnet), which are the host's; the host reaches
-/// the groups; its loopback is out of reach. The gateway's addresses are on a bridge without ports,
-/// which stands while at least one group is attached.
+/// Each group gets a virtual Ethernet pair; its end inside is `eth0` with addresses that stand
+/// alone (/32, /128), so that all its traffic, also within a subnet, is routed by the host and can be
+/// judged there. Neighbours are fixed and the host answers no ARP; it drops packets with a sender's
+/// address or MAC address that is not the group's. The gateways' addresses (the second of each subnet)
+/// are the host's; the host reaches the groups; its loopback is out of reach. The gateways' addresses
+/// are on a bridge without ports, which stands while at least one group is attached.
 ///
-/// Groups reach what is outside of the host with the host's address as sender, and the ports of
-/// public groups can be published on the host's addresses ([`BridgeOptions::publish_on`]). Both are
-/// rules in a table of our own of the kernel's firewall, nf_tables.
+/// Groups of one [`VirtualNetwork`] reach each other, those of others only if both are peered. What
+/// may be begun is said by the [`SecurityGroup`](crate::SecurityGroup) of a subnet, where packets go
+/// by its [`RouteTable`](crate::RouteTable), with which sender by its NAT gateway. Groups with
+/// `ipAddress.type: Public` get an address of a pool ([`BridgeOptions::public_addresses`]), or their
+/// ports are published on addresses of the host ([`BridgeOptions::publish_on`]); `Private` is the
+/// address in the subnet. A group with an `ipAddress` is reached by the listed ports only. Everything
+/// else leaves with the host's address as sender. All that is rules in a table of our own of the
+/// kernel's firewall, nf_tables, and holds for IPv4 and IPv6 alike.
 ///
-/// Other links, rules and settings of the host are not touched, with one exception: IPv4 forwarding
-/// of the links of its default routes, where it is off, is on while groups are attached, and rules
-/// see to it that what comes in there is forwarded to groups only. Ours are known by link group,
-/// alias, route protocol and metric, and by the table's name.
+/// Other links, rules and settings of the host are not touched, with one exception: forwarding by the
+/// links of its default routes, where it is off, is on while groups are attached (for IPv6 by
+/// `force_forwarding`, Linux 6.17), and rules see to it that what comes in there is forwarded to
+/// groups only. Ours are known by link group, alias, route protocol and metric, and by the table's
+/// name.
 ///
 /// # State
 /// Before the kernel hears of an attachment, its addresses and names are in a journal in the state

@@ -2,8 +2,12 @@
 //! others the groups. The machine's own network is not touched.
 
 mod crash;
+mod inside;
 mod lab;
+mod networks;
+mod operators;
 mod outside;
+mod public;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -115,8 +119,7 @@ async fn groups_reach_each_other_by_ipv6() {
     if !root() {
         return;
     }
-    if !std::path::Path::new("/proc/sys/net/ipv6/conf/default/force_forwarding").exists() {
-        println!("SKIPPED: the kernel does not forward IPv6 by link (Linux 6.17)");
+    if !lab::forces_ipv6() {
         return;
     }
     let lab = Lab::new();

@@ -223,14 +223,39 @@ mod tests {
         assert_eq!(pool.choose(now), Some(first));
     }
 
-    #[test]
-    fn sixteen_thousand_addresses_in_turn() {
-        let mut pool = Pool::new("10.0.0.0/16".parse().unwrap());
-        let now = Timestamp::from_secs(1);
-        for _ in 0..16_000 {
-            let address = pool.choose(now).unwrap();
-            assert!(pool.take(address));
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(8))]
+
+        /// All 16,000 addresses of a full network, taken, freed and taken again in any order.
+        #[test]
+        fn sixteen_thousand_addresses_in_any_order(order in Just((0..16_000u64).collect::<Vec<_>>()).prop_shuffle(), back in 0usize..16_000) {
+            // As many as there are, so that each must be found again.
+            let prefix: IpNet = "10.0.0.0/18".parse().unwrap();
+            let spare = 16_384 - 5 - 16_000;
+            let mut pool = Pool::new(prefix);
+            let now = Timestamp::from_secs(1);
+            let mut all: Vec<IpAddr> = Vec::new();
+            for _ in 0..16_000 + spare {
+                let address = pool.choose(now).unwrap();
+                prop_assert!(pool.take(address));
+                all.push(address);
+            }
+            prop_assert_eq!(pool.choose(now), None);
+            let distinct: BTreeSet<&IpAddr> = all.iter().collect();
+            prop_assert_eq!(distinct.len(), all.len());
+            let mut freed = BTreeSet::new();
+            for index in order.iter().take(back) {
+                let address = all[usize::try_from(*index).unwrap()];
+                pool.rest(address, now);
+                freed.insert(address);
+            }
+            prop_assert_eq!(pool.used(), all.len() - back);
+            for _ in 0..back {
+                let address = pool.choose(now).unwrap();
+                prop_assert!(freed.remove(&address), "{} was not free", address);
+                prop_assert!(pool.take(address));
+            }
+            prop_assert!(freed.is_empty() && pool.choose(now).is_none());
         }
-        assert_eq!(pool.used(), 16_000);
     }
 }

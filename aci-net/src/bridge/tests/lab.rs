@@ -25,6 +25,15 @@ pub(super) fn root() -> bool {
     root
 }
 
+/// Whether the kernel forwards IPv6 by link; says so if not.
+pub(super) fn forces_ipv6() -> bool {
+    let can = std::path::Path::new("/proc/sys/net/ipv6/conf/default/force_forwarding").exists();
+    if !can {
+        println!("SKIPPED: the kernel does not forward IPv6 by link (Linux 6.17)");
+    }
+    can
+}
+
 /// Runs a function in a namespace, on a thread of its own.
 pub(super) fn within<T: Send>(namespace: &OwnedFd, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
@@ -142,6 +151,14 @@ impl Lab {
         within(&self.host, || {
             let all = route::addresses(&mut Socket::open(0).unwrap()).unwrap();
             all.into_iter().map(|(_, address)| address).collect()
+        })
+    }
+
+    /// The group of a link of the host.
+    pub(super) fn link_group(&self, name: &str) -> u32 {
+        within(&self.host, || {
+            let link = route::link(&mut Socket::open(0).unwrap(), name).unwrap();
+            link.unwrap().group
         })
     }
 
@@ -330,7 +347,8 @@ pub(super) fn forwards(lab: &Lab, link: &str) -> bool {
 
 /// Sends a datagram and returns the answer.
 pub(super) fn ask_udp(namespace: &OwnedFd, to: SocketAddr) -> std::io::Result<String> {
-    let socket = within(namespace, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = within(namespace, || UdpSocket::bind(any).unwrap());
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     socket.connect(to)?;
     socket.send(b"?")?;
@@ -341,7 +359,7 @@ pub(super) fn ask_udp(namespace: &OwnedFd, to: SocketAddr) -> std::io::Result<St
 
 /// Answers every datagram with a word.
 pub(super) fn serve_udp(namespace: &OwnedFd, port: u16, word: &'static str) {
-    let socket = within(namespace, || UdpSocket::bind(("0.0.0.0", port)).unwrap());
+    let socket = within(namespace, || UdpSocket::bind(("::", port)).unwrap());
     std::thread::spawn(move || {
         let mut buffer = [0; 64];
         while let Ok((_, from)) = socket.recv_from(&mut buffer) {
