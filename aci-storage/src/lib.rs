@@ -47,8 +47,9 @@
 //! `images.remove`, `images.prepare`, `images.release`, `images.import_layout`,
 //! `images.import_tar`, `images.import_reader`, `images.export_layout`, `images.collect`,
 //! `layer.unpack`, `host_image.build`, `volumes.provide`, `volumes.release`. Events: info for an
-//! image that came in, warn for layers that are to be unpacked again after a crash of the machine,
-//! debug for what was left out of a layer, warn for mirrors that do not have an image.
+//! image that came in and for what keeps layers from being EROFS images, warn for layers that are
+//! to be unpacked again after a crash of the machine, debug for what was left out of a layer, warn
+//! for mirrors that do not have an image.
 //!
 //! Counters of `metrics`:
 //!

@@ -183,6 +183,8 @@ fn make_upper(upper: &Path, (uid, gid, mode): (u32, u32, u32)) -> io::Result<()>
     let mine = fs::metadata(upper)?;
     if (mine.uid(), mine.gid()) != (uid, gid) {
         chown(upper, Some(uid), Some(gid))?;
+    } else if mine.mode() & 0o7777 == mode {
+        return Ok(());
     }
     fs::set_permissions(upper, fs::Permissions::from_mode(mode))
 }

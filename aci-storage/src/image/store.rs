@@ -150,6 +150,9 @@ impl OciImages {
         let trees = Trees::open(&dir, &tmp, options.layer_format, &graves)?;
         graves.empty()?;
         let support = trees.support();
+        if let (None, Some(why)) = (options.layer_format, &support.no_erofs) {
+            tracing::info!(why, "layers become directories, not EROFS images");
+        }
         tracing::debug!(dir = %dir.display(), layers = ?support.format, no_erofs = ?support.no_erofs, "image store opened");
         Ok(Self {
             inner: Arc::new(Inner {
