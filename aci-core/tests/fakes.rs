@@ -47,6 +47,7 @@ fn container(name: &str, argv: &[&str]) -> ContainerSpec {
         limits: Limits::default(),
         security: SecurityPolicy::default(),
         log_bytes: 1 << 20,
+        gpus: 0,
     }
 }
 

@@ -243,7 +243,11 @@ fn add_bind(recipe: &Recipe<'_>, root: BorrowedFd<'_>, bind: &(String, String, b
     let kind = rustix::fs::fstat(&source).map_err(failed(format!("the host's {from}")))?;
     let tree = copy_of(&source, "", true).map_err(failed(format!("the host's {from}")))?;
     if let Some(users) = recipe.inside {
-        users::map_volume(&tree, users, from)?;
+        // What cannot be mapped can still be read, if its mode lets everybody.
+        match users::map_volume(&tree, users, from) {
+            Err(failure) if !*read_only => return Err(failure),
+            _ => {}
+        }
     }
     let mut attributes = sys::ATTR_NODEV | sys::ATTR_NOSUID;
     if *read_only {

@@ -19,7 +19,7 @@ const PROBE: &str = "namespaces.new";
 pub(crate) struct Host {
     pub(crate) users: Users,
     pub(crate) cgroup: Option<CgroupPlan>,
-    missing: Vec<String>,
+    pub(crate) missing: Vec<String>,
 }
 
 impl Host {
@@ -67,6 +67,7 @@ impl Host {
             many_users: !matches!(self.users, Users::Single { .. }),
             confidential: false,
             windows: false,
+            gpus: Vec::new(),
             missing: self.missing.clone(),
         }
     }

@@ -97,6 +97,7 @@
 //! agent that was built elsewhere, to be embedded instead.
 
 mod capabilities;
+mod cdi;
 #[allow(dead_code, reason = "parts of it are the agent's")]
 mod cgroup;
 mod channel;

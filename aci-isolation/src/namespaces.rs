@@ -14,10 +14,12 @@ use std::time::Duration;
 use aci_core::contract::{Isolation, IsolationCapability, Sandbox, SandboxSpec, VolumeSource};
 use aci_core::error::{Applied, Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
+use aci_core::model::GpuSku;
 use async_trait::async_trait;
 use base64::Engine as _;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::cdi::Gpus;
 use crate::cgroup::tree;
 use crate::channel::{Address, error_of, unexpected};
 use crate::host::{self, Host};
@@ -55,6 +57,14 @@ pub struct NamespacesOptions {
     #[cfg(feature = "weaken")]
     #[doc(hidden)]
     pub holes: crate::weaken::Hole,
+    /// Where GPUs are described (Container Device Interface); `/etc/cdi` and `/var/run/cdi` by
+    /// default. Devices of the class `gpu` are given to containers that ask for `resources.gpu`.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Whether GPUs are given although their description wants programs of the host run for them,
+    /// which is not done. By default such containers are refused.
+    pub cdi_skip_hooks: bool,
+    /// What the GPUs count as; V100 by default, the one that ACI has.
+    pub gpu_sku: GpuSku,
     /// How long a sandbox may take to end its containers before its agent is killed; 10 seconds by
     /// default.
     pub patience: Duration,
@@ -70,6 +80,9 @@ impl Default for NamespacesOptions {
             spares: 0,
             #[cfg(feature = "weaken")]
             holes: crate::weaken::Hole::default(),
+            cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            cdi_skip_hooks: false,
+            gpu_sku: GpuSku::V100,
             patience: Duration::from_secs(10),
         }
     }
@@ -113,6 +126,27 @@ impl NamespacesOptions {
         self
     }
 
+    /// With descriptions of GPUs elsewhere.
+    #[must_use]
+    pub fn cdi_dirs(mut self, directories: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.cdi_dirs = directories.into_iter().collect();
+        self
+    }
+
+    /// With GPUs whose hooks are skipped, or not.
+    #[must_use]
+    pub const fn cdi_skip_hooks(mut self, skip: bool) -> Self {
+        self.cdi_skip_hooks = skip;
+        self
+    }
+
+    /// With GPUs that count as another kind.
+    #[must_use]
+    pub fn gpu_sku(mut self, sku: GpuSku) -> Self {
+        self.gpu_sku = sku;
+        self
+    }
+
     /// With another patience.
     #[must_use]
     pub const fn patience(mut self, patience: Duration) -> Self {
@@ -144,6 +178,7 @@ pub(crate) struct Shared {
     _claim: Arc<claim::Claim>,
     directory: PathBuf,
     host: Host,
+    pub(crate) gpus: Gpus,
     spares: Spares,
     patience: Duration,
     /// One for each id that is being made or removed, so that what a dropped future left running
@@ -182,6 +217,13 @@ impl Namespaces {
         if ranges.is_none() {
             try_out(&host.users)?;
         }
+        let gpus = Gpus::find(
+            &options.cdi_dirs,
+            options.gpu_sku,
+            options.cdi_skip_hooks,
+            &directory,
+            &mut host.missing,
+        );
         let recipe = Arc::new(Recipe {
             users: host.users.clone(),
             cgroup: host.cgroup.clone(),
@@ -198,6 +240,7 @@ impl Namespaces {
                 _claim: claim,
                 directory,
                 host,
+                gpus,
                 spares,
                 patience: options.patience,
                 busy: std::sync::Mutex::default(),
@@ -222,7 +265,10 @@ impl Namespaces {
 #[async_trait]
 impl Isolation for Namespaces {
     fn capability(&self) -> IsolationCapability {
-        self.shared.host.capability()
+        IsolationCapability {
+            gpus: self.shared.gpus.amounts(),
+            ..self.shared.host.capability()
+        }
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %spec.id))]

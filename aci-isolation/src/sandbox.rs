@@ -235,7 +235,11 @@ impl Sandbox for NamespaceSandbox {
             )
             .on(&container.name));
         }
-        let request = Request::Start(Box::new(self.start_request(&container)?));
+        let mut start = self.start_request(&container)?;
+        self.shared
+            .gpus
+            .give(&self.address.directory, container.gpus, &mut start)?;
+        let request = Request::Start(Box::new(start));
         self.done(OPERATION, &request)
             .await
             .map_err(|error| error.on(&container.name))?;

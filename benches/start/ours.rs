@@ -89,6 +89,7 @@ impl Maker {
             limits: limits(),
             security: SecurityPolicy::default(),
             log_bytes: 1 << 20,
+            gpus: 0,
         })
     }
 

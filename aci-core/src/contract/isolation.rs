@@ -16,7 +16,7 @@ use super::process::{Duplex, ExecSpec, ExitStatus, Process, ProcessSpec, Signal}
 use super::volume::VolumeSource;
 use crate::error::Result;
 use crate::id::SandboxId;
-use crate::size::Limits;
+use crate::size::{Gpus, Limits};
 use crate::time::Timestamp;
 
 /// What an isolation can do on this machine, and what it cannot, in words.
@@ -36,6 +36,8 @@ pub struct IsolationCapability {
     pub confidential: bool,
     /// Whether `osType: Windows` can be met.
     pub windows: bool,
+    /// GPUs that it can give to containers, by kind.
+    pub gpus: Vec<Gpus>,
     /// Each missing ability in one sentence for an operator, with what would bring it.
     pub missing: Vec<String>,
 }
@@ -206,6 +208,8 @@ pub struct ContainerSpec {
     pub security: SecurityPolicy,
     /// Upper bound of the log that is kept, in bytes.
     pub log_bytes: u64,
+    /// How many GPUs it gets, for itself alone as long as the sandbox exists.
+    pub gpus: u32,
 }
 
 /// What a container does.

@@ -172,6 +172,7 @@ impl FakeIsolation {
                 many_users: true,
                 confidential: true,
                 windows: false,
+                gpus: Vec::new(),
                 missing: vec![
                     "This is a simulation: it runs scripted programs, not images.".to_owned(),
                 ],

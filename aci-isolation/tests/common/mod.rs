@@ -156,6 +156,7 @@ impl Bench {
             limits: Limits::default(),
             security: SecurityPolicy::default(),
             log_bytes: 1 << 20,
+            gpus: 0,
         }
     }
 

@@ -6,7 +6,7 @@ use aci_core::contract::{
     Clock, GroupStore, ImageStore, Isolation, NetworkDriver, SystemClock, VolumeDriver,
 };
 use aci_core::error::{Error, ErrorKind, Result};
-use aci_core::size::{Capacity, Cpu, Memory};
+use aci_core::size::{Capacity, Cpu, Gpus, Memory};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -101,7 +101,7 @@ impl EngineBuilder {
         let store = self.store.ok_or_else(|| missing("store"))?;
         let capacity = match &self.options.capacity {
             Some(capacity) => capacity.clone(),
-            None => machine(),
+            None => machine(isolation.capability().gpus),
         };
         let stop = CancellationToken::new();
         let (notices, _) = broadcast::channel(self.options.notices.max(1));
@@ -133,8 +133,8 @@ impl EngineBuilder {
     }
 }
 
-/// All processors and all memory of the machine, as far as this process may use them.
-fn machine() -> Capacity {
+/// All processors, memory and given GPUs of the machine, as far as this process may use them.
+fn machine(gpus: Vec<Gpus>) -> Capacity {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let bytes = std::fs::read_to_string("/proc/meminfo")
         .ok()
@@ -147,6 +147,6 @@ fn machine() -> Capacity {
     Capacity {
         cpu: Cpu::from_whole_cores(u32::try_from(cores).unwrap_or(u32::MAX)),
         memory: Memory::from_bytes(bytes),
-        gpus: Vec::new(),
+        gpus,
     }
 }

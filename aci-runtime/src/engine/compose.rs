@@ -20,6 +20,7 @@ pub(crate) struct Part<'a> {
     env: &'a [EnvironmentVariable],
     mounts: &'a [VolumeMount],
     security: Option<&'a SecurityContext>,
+    gpus: u32,
     pub(crate) has_config_map: bool,
 }
 
@@ -35,6 +36,11 @@ pub(crate) fn part<'a>(group: &'a ContainerGroup, name: &str) -> Option<Part<'a>
             env: &p.environment_variables,
             mounts: &p.volume_mounts,
             security: p.security_context.as_ref(),
+            gpus: p
+                .resources
+                .as_ref()
+                .and_then(|resources| resources.requests.as_ref()?.gpu.as_ref())
+                .map_or(0, |gpu| gpu.count),
             has_config_map: p.config_map.is_some(),
         });
     }
@@ -51,6 +57,7 @@ pub(crate) fn part<'a>(group: &'a ContainerGroup, name: &str) -> Option<Part<'a>
         env: &p.environment_variables,
         mounts: &p.volume_mounts,
         security: p.security_context.as_ref(),
+        gpus: 0,
         has_config_map: false,
     })
 }
@@ -106,6 +113,7 @@ pub(crate) fn container(
         limits: around.limits,
         security: security(part)?,
         log_bytes: around.log_bytes,
+        gpus: part.gpus,
     })
 }
 

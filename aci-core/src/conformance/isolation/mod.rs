@@ -137,6 +137,7 @@ impl<'a> Bench<'a> {
             limits: Limits::default(),
             security: SecurityPolicy::default(),
             log_bytes: 4 << 20,
+            gpus: 0,
         }
     }
 
