@@ -11,12 +11,22 @@ use anyhow::Result;
 /// # Errors
 /// If the network cannot be opened.
 pub async fn with_network(builder: EngineBuilder, dir: &Path) -> Result<EngineBuilder> {
-    if is_root() {
-        let options = BridgeOptions::new(dir.join("network"));
-        Ok(builder.network(BridgeNetwork::open(options).await?))
-    } else {
-        Ok(builder.network(LoopbackNetwork::new()))
+    Ok(match bridge(dir).await? {
+        Some(bridge) => builder.network(bridge),
+        None => builder.network(LoopbackNetwork::new()),
+    })
+}
+
+/// The network with addresses, which only root can have.
+///
+/// # Errors
+/// If it cannot be opened.
+pub async fn bridge(dir: &Path) -> Result<Option<BridgeNetwork>> {
+    if !is_root() {
+        return Ok(None);
     }
+    let options = BridgeOptions::new(dir.join("network"));
+    Ok(Some(BridgeNetwork::open(options).await?))
 }
 
 /// Whether this process runs as root.

@@ -6,8 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aci_core::error::{Error, ErrorKind, Result as CoreResult};
+use aci_core::id::GroupRef;
+use aci_core::time::Timestamp;
 use aci_examples::secret;
+use aci_runtime::identity::{IdentityIds, IdentityProvider, IdentityRef, IdentityToken};
 use anyhow::{Context, Result, anyhow};
+use async_trait::async_trait;
 use axum::extract::{DefaultBodyLimit, Form, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -25,7 +30,7 @@ use subtle::ConstantTimeEq as _;
 const LIFETIME: u64 = 24 * 60 * 60;
 
 /// Signs tokens (ES256) with a key of its own, kept in the state directory.
-pub struct Issuer {
+pub(crate) struct Issuer {
     pair: EcdsaKeyPair,
     kid: String,
     /// Where clients reach the server.
@@ -34,6 +39,14 @@ pub struct Issuer {
     /// The principal that tokens are for, and its client id.
     operator: String,
     secret: String,
+}
+
+impl std::fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issuer")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Deserialize)]
@@ -65,7 +78,7 @@ fn refused(status: StatusCode, error: &str, description: &str) -> Response {
 
 impl Issuer {
     /// Reads the key, or makes it.
-    pub fn open(
+    pub(crate) fn open(
         dir: &Path,
         base: &str,
         tenant: &str,
@@ -95,12 +108,12 @@ impl Issuer {
     }
 
     /// Whose tokens they are (`iss`).
-    pub fn issuer(&self) -> String {
+    pub(crate) fn issuer(&self) -> String {
         format!("{}/{}/", self.base, self.tenant)
     }
 
     /// The public key, as the server is given it.
-    pub fn jwks(&self) -> Value {
+    pub(crate) fn jwks(&self) -> Value {
         let point = self.pair.public_key().as_ref();
         json!({"keys": [{
             "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.kid,
@@ -109,7 +122,7 @@ impl Issuer {
     }
 
     /// A token for a resource, with the time at which it ends.
-    pub fn token(&self, resource: &str, subject: &str) -> Result<(String, u64)> {
+    pub(crate) fn token(&self, resource: &str, subject: &str) -> Result<(String, u64)> {
         let (now, expires) = (now(), now() + LIFETIME);
         let header = json!({"typ": "JWT", "alg": "ES256", "kid": self.kid});
         let claims = json!({
@@ -131,7 +144,7 @@ impl Issuer {
     }
 
     /// The routes of the token service.
-    pub fn router(self: Arc<Self>) -> Router {
+    pub(crate) fn router(self: Arc<Self>) -> Router {
         Router::new()
             .route("/identity/token", get(managed_identity))
             .route("/{tenant}/oauth2/token", post(client_credentials))
@@ -147,6 +160,56 @@ impl Issuer {
             )
             .layer(DefaultBodyLimit::max(16 << 10))
             .with_state(self)
+    }
+}
+
+/// Ids that are the same whenever they are asked for: made from the names of things.
+fn id_of(name: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, name.to_lowercase().as_bytes());
+    let hex: String = digest.as_ref()[..16]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let part = |from, to| hex.get(from..to).unwrap_or_default();
+    format!(
+        "{}-{}-{}-{}-{}",
+        part(0, 8),
+        part(8, 12),
+        part(12, 16),
+        part(16, 20),
+        part(20, 32)
+    )
+}
+
+/// Managed identities inside groups: tokens of the same service. They open nothing here, because no
+/// role is granted to them; programs elsewhere that trust the service's keys can take them.
+#[async_trait]
+impl IdentityProvider for Issuer {
+    async fn ids(&self, group: &GroupRef, identity: &IdentityRef) -> CoreResult<IdentityIds> {
+        let name = match identity {
+            IdentityRef::System => group.resource_id(),
+            IdentityRef::User(id) => id.clone(),
+        };
+        Ok(IdentityIds {
+            client_id: id_of(&format!("client {name}")),
+            principal_id: id_of(&format!("principal {name}")),
+            tenant_id: self.tenant.clone(),
+        })
+    }
+
+    async fn token(
+        &self,
+        group: &GroupRef,
+        identity: &IdentityRef,
+        resource: &str,
+    ) -> CoreResult<IdentityToken> {
+        let ids = self.ids(group, identity).await?;
+        let (token, expires) = Self::token(self, resource, &ids.principal_id)
+            .map_err(|e| Error::new(ErrorKind::Internal, "identity.token", e.to_string()))?;
+        Ok(IdentityToken {
+            access_token: token.into(),
+            expires_on: Timestamp::from_secs(expires),
+        })
     }
 }
 

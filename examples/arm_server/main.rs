@@ -11,6 +11,8 @@ use std::sync::Arc;
 use aci_core::contract::SystemClock;
 use aci_examples::{hello, host, secret};
 use aci_isolation::{Namespaces, NamespacesOptions};
+use aci_net::{BridgeNetwork, LoopbackNetwork};
+use aci_runtime::analytics::{self, LogAnalyticsOptions};
 use aci_runtime::arm::access::{
     AccessControl, Grant, Jwks, JwtOptions, JwtTokens, Role, RoleTable, StaticTokens,
 };
@@ -18,7 +20,7 @@ use aci_runtime::arm::{ArmApi, ArmOptions};
 use aci_runtime::server::{
     CertificateSource, ClientCertificates, Server, ServerOptions, Tls, TlsOptions,
 };
-use aci_runtime::{Engine, RedbStore, Shutdown};
+use aci_runtime::{Engine, RedbStore, Shutdown, identity};
 use aci_storage::{EmptyDirs, HostImage, OciImages, OciImagesOptions, Secrets};
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
@@ -28,6 +30,9 @@ use issuer::Issuer;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_util::sync::CancellationToken;
 
 /// The principal that the server's own tokens are for.
@@ -65,6 +70,10 @@ struct Arguments {
     /// The region's name.
     #[arg(long, default_value = "local")]
     location: String,
+    /// Where groups with diagnostics.logAnalytics send their logs, such as
+    /// https://{workspaceId}.ods.opinsights.azure.com; without it nowhere.
+    #[arg(long, value_name = "URL")]
+    log_analytics: Option<String>,
     /// Imports an image from a tar file or an OCI layout: NAME=PATH; may be repeated.
     #[arg(long, value_name = "NAME=PATH")]
     image: Vec<String>,
@@ -114,7 +123,13 @@ async fn run(arguments: Arguments) -> Result<()> {
 
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
     let store = Arc::new(RedbStore::open(dir.join("journal"))?);
-    let engine = open_engine(&arguments, &dir, &store).await?;
+    let bridge = host::bridge(&dir).await?;
+    let engine = open_engine(&arguments, &dir, &store, bridge.clone()).await?;
+    if let Some(endpoint) = &arguments.log_analytics {
+        let mut options = LogAnalyticsOptions::new(dir.join("analytics"), public_authorities()?);
+        options.endpoint.clone_from(endpoint);
+        analytics::start(&engine, options)?;
+    }
 
     let own_secret = own_secret(&dir)?;
     let tenant = ArmOptions::default().tenant_id;
@@ -148,11 +163,25 @@ async fn run(arguments: Arguments) -> Result<()> {
         .exposition(move || open_metrics(&recorder.render()))
         .build()
         .await?;
-    let router = issuer.router().fallback_service(api.router());
+    let router = Arc::clone(&issuer).router().fallback_service(api.router());
 
     let stop = CancellationToken::new();
     let server = Server::new(listener, Some(Arc::clone(&tls)), ServerOptions::default());
     let serving = tokio::spawn(server.run(router, stop.clone()));
+    let metadata = match &bridge {
+        Some(bridge) => {
+            let listener = bridge.metadata_listener().await?;
+            listener.set_nonblocking(true)?;
+            let server = Server::new(
+                TcpListener::from_std(listener)?,
+                None,
+                ServerOptions::default(),
+            );
+            let router = identity::router(engine.clone(), issuer);
+            Some(tokio::spawn(server.run(router, stop.clone())))
+        }
+        None => None,
+    };
     let environment = environment(&dir, &arguments, &base, &tls, &own_secret)?;
     println!("listening on {base}");
     println!("for clients:  . {}", environment.display());
@@ -169,6 +198,9 @@ async fn run(arguments: Arguments) -> Result<()> {
     stop.cancel();
     api.close().await;
     serving.await?;
+    if let Some(metadata) = metadata {
+        metadata.await?;
+    }
     engine.shutdown(Shutdown::LeaveRunning).await?;
     Ok(())
 }
@@ -187,6 +219,22 @@ fn more_descriptors() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
     }
+}
+
+/// Whom the system trusts.
+fn public_authorities() -> Result<Arc<ClientConfig>> {
+    let path = "/etc/ssl/certs/ca-certificates.crt";
+    let mut roots = RootCertStore::empty();
+    if Path::new(path).exists() {
+        let found = CertificateDer::pem_file_iter(path)?.filter_map(|c| c.ok());
+        roots.add_parsable_certificates(found);
+    }
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 fn open_tls(arguments: &Arguments, dir: &Path) -> Result<Tls> {
@@ -217,12 +265,21 @@ fn open_tls(arguments: &Arguments, dir: &Path) -> Result<Tls> {
     })?)
 }
 
-async fn open_engine(arguments: &Arguments, dir: &Path, store: &Arc<RedbStore>) -> Result<Engine> {
+async fn open_engine(
+    arguments: &Arguments,
+    dir: &Path,
+    store: &Arc<RedbStore>,
+    bridge: Option<BridgeNetwork>,
+) -> Result<Engine> {
     let options = NamespacesOptions::default().state_dir(dir.join("run"));
     let mut images = OciImagesOptions::default();
     images.registries.insecure.clone_from(&arguments.insecure);
     let images = OciImages::open_with(dir.join("images"), images)?;
-    HostImage::new("local/hello:1")
+    let mut image = HostImage::new("local/hello:1");
+    if Path::new("/usr/bin/curl").exists() {
+        image = image.program("/usr/bin/curl");
+    }
+    image
         .program("/bin/sh")
         .program("/bin/cat")
         .program("/bin/ls")
@@ -251,7 +308,11 @@ async fn open_engine(arguments: &Arguments, dir: &Path, store: &Arc<RedbStore>) 
         .volumes(EmptyDirs::open(dir.join("volumes"))?)
         .volumes(Secrets)
         .store(Arc::clone(store));
-    Ok(host::with_network(builder, dir).await?.build().await?)
+    let builder = match bridge {
+        Some(bridge) => builder.network(bridge),
+        None => builder.network(LoopbackNetwork::new()),
+    };
+    Ok(builder.build().await?)
 }
 
 /// The server's secret: a bearer token, the secret of the operator's client credentials, and

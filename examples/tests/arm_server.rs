@@ -1,0 +1,362 @@
+//! The server as its page says to use it: signed in to by managed identity, a group put, looked at,
+//! entered and measured; the server killed and started again; the group deleted. On namespaces, as
+//! root and as an ordinary user.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const ORDINARY: &str = "54321";
+const GROUP: &str = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers/\
+                     Microsoft.ContainerInstance/containerGroups/web";
+const VERSION: &str = "api-version=2023-05-01";
+
+fn program() -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    let target = deps.parent().unwrap().parent().unwrap();
+    let program = target.join("examples/arm_server");
+    assert!(
+        program.exists(),
+        "{} is missing: cargo build --examples",
+        program.display()
+    );
+    program
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
+}
+
+/// A network namespace of the test's own, so that other engines of the machine, and what the test
+/// leaves if it fails, are not in the way.
+struct Network(Child);
+
+impl Network {
+    fn new() -> Self {
+        let script = "ip link set lo up; echo; exec sleep 600";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--net", "sh", "-c", script])
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        Self(child)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.0.id().to_string()]);
+        command
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server in a directory; killed when it is dropped.
+struct Running<'n> {
+    network: Option<&'n Network>,
+    child: Child,
+    dir: PathBuf,
+    base: String,
+}
+
+impl<'n> Running<'n> {
+    fn start(place: &Path, ordinary: bool, network: Option<&'n Network>) -> Self {
+        let dir = place.join("state");
+        let own = place.join("arm_server");
+        let mut command = if ordinary {
+            let mut command = Command::new("setpriv");
+            command.args([
+                &format!("--reuid={ORDINARY}"),
+                &format!("--regid={ORDINARY}"),
+                "--clear-groups",
+            ]);
+            command
+                .args(["--inh-caps=-all", "--bounding-set=-all"])
+                .arg(own);
+            command
+        } else {
+            match network {
+                Some(network) => {
+                    let mut command = network.command();
+                    command.arg(own);
+                    command
+                }
+                None => Command::new(own),
+            }
+        };
+        command
+            .args(["--listen", "127.0.0.1:0", "--dir"])
+            .arg(&dir)
+            .env_remove("XDG_RUNTIME_DIR")
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(place.join("log")).unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut base = String::new();
+        for line in &mut lines {
+            let line = line.unwrap();
+            if let Some(found) = line.strip_prefix("listening on ") {
+                base = found.to_owned();
+            }
+            if line.starts_with("for clients:") {
+                break;
+            }
+        }
+        let log = std::fs::read_to_string(place.join("log")).unwrap();
+        assert!(!base.is_empty(), "{log}");
+        // What it still says is read, so that it does not wait for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            network,
+            child,
+            dir,
+            base,
+        }
+    }
+
+    /// Calls with what the server has written for clients.
+    fn shell(&self, script: &str, arguments: &[&str]) -> Output {
+        let script = format!(". {}/azure.env; {script}", self.dir.display());
+        let mut command = match self.network {
+            Some(network) => {
+                let mut command = network.command();
+                command.arg("sh");
+                command
+            }
+            None => Command::new("sh"),
+        };
+        command.args(["-c", &script, "sh"]).args(arguments);
+        command.output().unwrap()
+    }
+
+    fn call(&self, method: &str, path: &str, token: &str, body: &Value) -> (u32, Value) {
+        let url = format!("{}{path}", self.base);
+        let script = format!(
+            "curl -sS --cacert \"$REQUESTS_CA_BUNDLE\" -X {method} -H 'Authorization: Bearer {token}' -H \
+             'Content-Type: application/json' -d \"$1\" -w '\\n%{{http_code}}' '{url}'"
+        );
+        let output = self.shell(&script, &[&body.to_string()]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (body, status) = text.rsplit_once('\n').unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let status = status.parse().unwrap_or_else(|_| panic!("{text} {said}"));
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+
+    /// Signs in as 'az login --identity' and the SDKs do.
+    fn sign_in(&self) -> String {
+        let script = "curl -sS --cacert \"$REQUESTS_CA_BUNDLE\" -H \"X-IDENTITY-HEADER: $IDENTITY_HEADER\" \
+                      \"$IDENTITY_ENDPOINT?api-version=2019-08-01&resource=https://management.azure.com/\"";
+        let output = self.shell(script, &[]);
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+
+    fn wait_until(&self, token: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..300 {
+            let (_, view) = self.call("GET", &format!("{GROUP}?{VERSION}"), token, &json!({}));
+            if holds(&view) {
+                return view;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("it did not come so far");
+    }
+
+    /// Runs a command in the container through the WebSocket client that the Azure CLI uses.
+    fn exec(&self, token: &str, command: &str) -> String {
+        let path = format!("{GROUP}/containers/web/exec?{VERSION}");
+        let body = json!({"command": command, "terminalSize": {"rows": 24, "cols": 80}});
+        let (status, ticket) = self.call("POST", &path, token, &body);
+        assert_eq!(status, 200, "{ticket}");
+        let script = "import sys, websocket\n\
+             ws = websocket.create_connection(sys.argv[1])\n\
+             ws.send(sys.argv[2])\n\
+             while True:\n\
+             \x20   opcode, data = ws.recv_data()\n\
+             \x20   if opcode == websocket.ABNF.OPCODE_CLOSE:\n\
+             \x20       print(int.from_bytes(data[:2], 'big'), data[2:].decode())\n\
+             \x20       break\n\
+             \x20   sys.stdout.write(data.decode())\n";
+        let file = self.dir.parent().unwrap().join("exec.py");
+        std::fs::write(&file, script).unwrap();
+        let (uri, password) = (
+            ticket["webSocketUri"].as_str().unwrap(),
+            ticket["password"].as_str().unwrap(),
+        );
+        let file = file.display().to_string();
+        let output = self.shell("/usr/bin/python3 \"$@\"", &[&file, uri, password]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// As a crash does.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn stop(mut self) {
+        // setpriv has become the server, so this is its own process.
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Deletes the group of a test that has failed.
+struct Clean<'n>(&'n Path, bool, Option<&'n Network>);
+
+impl Drop for Clean<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let server = Running::start(self.0, self.1, self.2);
+            let token = server.sign_in();
+            server.call("DELETE", &format!("{GROUP}?{VERSION}"), &token, &json!({}));
+            server.wait_until(&token, |view| view["error"]["code"] == "ResourceNotFound");
+            server.stop();
+        }
+    }
+}
+
+fn document() -> Value {
+    json!({"location": "local", "identity": {"type": "SystemAssigned"}, "properties": {
+        "osType": "Linux", "restartPolicy": "Always",
+        "containers": [{"name": "web", "properties": {
+            "image": "local/hello:1",
+            "command": ["/bin/sh", "-c", "echo it serves; exec /bin/hello-web serve /etc 8080"],
+            "resources": {"requests": {"cpu": 1, "memoryInGB": 0.5}}}}]}})
+}
+
+fn as_the_page_says(ordinary: bool) {
+    let place: TempDir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::copy(program(), place.path().join("arm_server")).unwrap();
+    let network = is_root().then(Network::new).filter(|_| !ordinary);
+    let network = network.as_ref();
+    let _clean = Clean(place.path(), ordinary, network);
+    let server = Running::start(place.path(), ordinary, network);
+    let token = server.sign_in();
+    let (status, _) = server.call("GET", &format!("{GROUP}?{VERSION}"), "wrong", &json!({}));
+    assert_eq!(status, 401);
+    let (status, put) = server.call("PUT", &format!("{GROUP}?{VERSION}"), &token, &document());
+    assert_eq!(status, 201, "{put}");
+    let state = |view: &Value| view["properties"]["instanceView"]["state"] == "Running";
+    let view = server.wait_until(&token, |v| {
+        state(v) && v["properties"]["provisioningState"] == "Succeeded"
+    });
+    let started = |view: &Value| {
+        let container = &view["properties"]["containers"][0]["properties"];
+        container["instanceView"]["currentState"]["startTime"].clone()
+    };
+    let (status, logs) = server.call(
+        "GET",
+        &format!("{GROUP}/containers/web/logs?{VERSION}&tail=5"),
+        &token,
+        &json!({}),
+    );
+    assert_eq!(status, 200);
+    assert!(
+        logs["content"].as_str().unwrap().contains("it serves"),
+        "{logs}"
+    );
+    let seen = server.exec(&token, "/bin/sh -c 'id; exit 3'");
+    assert!(seen.contains("uid=0"), "{seen}");
+    assert!(seen.contains(r#"1000 {"exitCode":3}"#), "{seen}");
+    if !ordinary {
+        let path = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault";
+        let seen = server.exec(
+            &token,
+            &format!("/usr/bin/curl -sS -H 'Metadata: true' '{path}'"),
+        );
+        assert!(
+            seen.contains("access_token") && seen.contains("\"token_type\":\"Bearer\""),
+            "{seen}"
+        );
+        let seen = server.exec(&token, &format!("/usr/bin/curl -sS '{path}'"));
+        assert!(seen.contains("Required metadata header"), "{seen}");
+    }
+    let metrics = format!(
+        "{GROUP}/providers/Microsoft.Insights/metrics?api-version=2018-01-01&metricnames=MemoryUsage"
+    );
+    let (status, memory) = server.call("GET", &metrics, &token, &json!({}));
+    assert_eq!(
+        (status, &memory["value"][0]["unit"]),
+        (200, &json!("Bytes"))
+    );
+
+    // Killed in the middle of its life: the group goes on, and is taken over.
+    server.kill();
+    let server = Running::start(place.path(), ordinary, network);
+    let token = server.sign_in();
+    let again = server.wait_until(&token, state);
+    assert_eq!(started(&again), started(&view), "it was not started anew");
+    assert!(server.exec(&token, "/bin/cat /etc/hosts").contains("1000"));
+    let (status, _) = server.call("DELETE", &format!("{GROUP}?{VERSION}"), &token, &json!({}));
+    assert!([200, 202, 204].contains(&status), "{status}");
+    server.wait_until(&token, |view| view["error"]["code"] == "ResourceNotFound");
+    let dir = server.dir.clone();
+    server.stop();
+    let left = aci_examples::leftovers::find(&[dir.to_str().unwrap()], &[]);
+    assert!(left.is_empty(), "{left:?}");
+    // The secret is in the files that are for it, and in nothing that was said.
+    let secret = std::fs::read_to_string(dir.join("secret")).unwrap();
+    let log = std::fs::read_to_string(place.path().join("log")).unwrap();
+    assert!(!log.contains(secret.trim()) && !log.contains(&token));
+    for file in [
+        "secret",
+        "token.key",
+        "azure.env",
+        "tls/server.key",
+        "tls/ca.key",
+    ] {
+        let mode = std::fs::metadata(dir.join(file))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o077, 0, "{file}");
+    }
+}
+
+#[test]
+fn as_root() {
+    if !is_root() {
+        println!("SKIPPED: the tests do not run as root");
+        return;
+    }
+    as_the_page_says(false);
+}
+
+#[test]
+fn as_an_ordinary_user() {
+    as_the_page_says(is_root());
+}
