@@ -13,7 +13,7 @@
 //! | a head that is too large | 431 and closed |
 //! | both `Content-Length` and chunked | read as chunked, then closed (RFC 9112, 6.3) |
 //! | several different `Content-Length`s, unknown transfer codings, line folding | 400 and closed |
-//! | TLS 1.0, TLS 1.1 | refused with the alert `protocol_version` |
+//! | TLS 1.0, TLS 1.1 | refused in the handshake |
 //!
 //! One task serves one connection, and none of them holds a lock while it waits, so slow clients
 //! cost memory only: some 20 KiB each with TLS.
