@@ -14,7 +14,7 @@ use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::lifecycle::{Action, Observation, ProbeKind};
 use aci_core::model::{Probe, Volume};
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Message;
@@ -521,11 +521,19 @@ async fn destroy(task: &Task, number: u64, save: bool, release: bool) {
         Some(sandbox) if save => save_logs(task, sandbox).await,
         _ => BTreeMap::new(),
     };
+    if !logs.is_empty() {
+        // They go with the sandbox, and a crash may follow at once.
+        let (kept, journaled) = oneshot::channel();
+        task.report(Message::Logs(logs, kept));
+        if journaled.await.is_err() {
+            // The engine is shutting down; a later one does this again.
+            return;
+        }
+    }
     let clearing = clear(task, release);
     match task.limited(ACTION_LIMIT, "sandbox.clear", clearing).await {
         Ok(()) => task.report(Message::Down {
             number,
-            logs,
             released: release,
         }),
         Err(error) => {

@@ -58,12 +58,11 @@ pub(crate) enum Message {
         digest: String,
         stop_signal: Option<Signal>,
     },
-    /// The sandbox is gone; the ends of the logs were kept.
-    Down {
-        number: u64,
-        logs: BTreeMap<String, String>,
-        released: bool,
-    },
+    /// The ends of the logs, to be kept before the sandbox is taken down; answered when they are in
+    /// the journal.
+    Logs(BTreeMap<String, String>, oneshot::Sender<()>),
+    /// The sandbox is gone.
+    Down { number: u64, released: bool },
 }
 
 /// What a user asks of a group that exists.
@@ -123,6 +122,8 @@ pub(crate) struct Actor {
     inbox: mpsc::UnboundedReceiver<Message>,
     /// A wish that came while observations were collected.
     held: Option<Message>,
+    /// Who waits for logs to be in the journal.
+    kept: Vec<oneshot::Sender<()>>,
     snapshot: watch::Sender<Snapshot>,
     ahead: Duration,
     /// What is under way for the group, and for its present sandbox.
@@ -165,6 +166,7 @@ impl Actor {
             sender: sender.clone(),
             inbox,
             held: None,
+            kept: Vec::new(),
             snapshot: publish,
             ahead,
             own: Scope::new(&shared.stop),
@@ -315,13 +317,13 @@ impl Actor {
                 };
                 self.record.lifecycle.observe(seen, now)
             }
-            Message::Down {
-                number,
-                logs,
-                released,
-            } => {
-                self.sandbox = None;
+            Message::Logs(logs, kept) => {
                 self.record.saved_logs.extend(logs);
+                self.kept.push(kept);
+                Vec::new()
+            }
+            Message::Down { number, released } => {
+                self.sandbox = None;
                 if released {
                     self.record.attachment = None;
                 }
@@ -473,10 +475,15 @@ impl Actor {
             return false;
         }
         self.announce();
+        let kept = std::mem::take(&mut self.kept);
         let settled = self.record.lifecycle.is_settled();
         let was = self.snapshot.borrow().record.lifecycle.is_settled();
         self.rests += u64::from(settled && !was);
         self.publish(false);
+        for kept in kept {
+            // Its task may have been stopped.
+            let _ = kept.send(());
+        }
         let places = !settled || self.record.lifecycle.is_new();
         if self.placed && !places {
             self.shared.leave(&self.record.group);

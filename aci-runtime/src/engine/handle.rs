@@ -592,6 +592,8 @@ impl ContainerHandle {
                 Err(error) => return Err(error),
             }
         }
+        // The sandbox may have been removed since the look above, and the log kept before.
+        let snapshot = self.group.snapshot();
         let Some(saved) = snapshot.record.saved_logs.get(&self.name) else {
             return Err(self.no_log());
         };
