@@ -67,6 +67,9 @@
 #![forbid(unsafe_code)]
 
 mod fail;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod image;
 pub mod layer;
@@ -78,7 +81,7 @@ mod volume;
 pub use host::HostImage;
 pub use image::{
     Digest, Freed, ImportOptions, LayerFormat, LayerSupport, OciImages, OciImagesOptions, Platform,
-    Reference, Usage,
+    Pruned, Reference, Usage,
 };
 pub use registry::{Proxies, Registries, TlsRoots};
 pub use volume::{EmptyDirs, Secrets};

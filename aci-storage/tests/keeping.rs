@@ -111,6 +111,57 @@ async fn content_goes_with_its_last_user() {
 }
 
 #[tokio::test]
+async fn pinned_and_used_images_stay_and_the_oldest_go_first() {
+    let store = store();
+    let images = &store.images;
+    let text = "x".repeat(50_000);
+    for (n, name) in ["old:1", "used:1", "pinned:1", "new:1"].iter().enumerate() {
+        let own = layer(&[(&format!("own{n}"), &text)]);
+        let layout = Layout::of(store.dir.path().join(n.to_string()), &[layer(&[]), own]);
+        images.import_layout(&layout.dir, *name).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let used = images.get("used:1").await.unwrap();
+    prepare(images, &used).await;
+    images.set_pinned("pinned:1", true).await.unwrap();
+    let error = images.set_pinned("nothing:1", true).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(images.pinned(), ["pinned:1"]);
+    let error = images.remove("pinned:1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.next_step().is_some());
+
+    let held = images.usage().await.unwrap().blob_bytes;
+    assert!(images.prune(held).await.unwrap().images.is_empty());
+    let pruned = images.prune(held - 1).await.unwrap();
+    assert_eq!(pruned.images, ["old:1"]);
+    assert!(pruned.freed.blob_bytes > 50_000, "{pruned:?}");
+    // A pull that finds the image is a use.
+    let request = PullRequest {
+        reference: "used:1".into(),
+        login: None,
+        policy: PullPolicy::Never,
+    };
+    images.pull(request, None).await.unwrap();
+    images.release(&key("c")).await.unwrap();
+    let held = images.usage().await.unwrap().blob_bytes;
+    assert_eq!(images.prune(held - 1).await.unwrap().images, ["new:1"]);
+
+    // The pin survives the program and a new image of the same name.
+    let dir = images.dir().to_owned();
+    let layout = Layout::of(store.dir.path().join("moved"), &[layer(&[("moved", "")])]);
+    drop(store.images);
+    let images = OciImages::open(dir).unwrap();
+    assert_eq!(images.pinned(), ["pinned:1"]);
+    images.import_layout(&layout.dir, "pinned:1").await.unwrap();
+    assert_eq!(images.prune(0).await.unwrap().images, ["used:1"]);
+    assert_eq!(images.list().await.unwrap().len(), 1);
+    images.set_pinned("pinned:1", false).await.unwrap();
+    images.remove("pinned:1").await.unwrap();
+    assert_eq!(images.usage().await.unwrap().blobs, 0);
+}
+
+#[tokio::test]
 async fn one_program_at_a_time() {
     let store = store();
     let dir = store.images.dir().to_owned();

@@ -12,7 +12,7 @@ use aci_core::contract::{
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::lifecycle::{Action, Observation, ProbeKind};
-use aci_core::model::{Probe, Volume};
+use aci_core::model::{ContainerGroup, Probe, Volume};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -187,7 +187,7 @@ async fn send_signal(
 
 async fn pull(task: &Task, image: String, number: u64, fresh: bool) {
     let request = PullRequest {
-        login: login(task, &image),
+        login: login(&task.record.document, &image),
         reference: image.clone(),
         policy: if fresh {
             PullPolicy::Always
@@ -239,14 +239,14 @@ async fn pull(task: &Task, image: String, number: u64, fresh: bool) {
 
 /// The document's credentials for an image's registry: the server is what stands before the first
 /// slash, as Docker reads references; without one it is Docker Hub.
-fn login(task: &Task, reference: &str) -> Option<RegistryLogin> {
+/// The credentials that a document has for an image.
+pub(crate) fn login(document: &ContainerGroup, reference: &str) -> Option<RegistryLogin> {
     let server = match reference.split_once('/') {
         Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
         _ => "docker.io",
     };
     let hub = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-    task.record
-        .document
+    document
         .properties
         .image_registry_credentials
         .iter()

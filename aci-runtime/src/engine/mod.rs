@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aci_core::bill::Rate;
 use aci_core::contract::{
     Clock, GroupRecord, GroupStore, Image, ImageStore, Isolation, IsolationCapability,
-    NetworkCapability, NetworkDriver, Sandbox, VolumeDriver,
+    NetworkCapability, NetworkDriver, PullPolicy, PullRequest, Sandbox, VolumeDriver,
 };
 use aci_core::error::{Applied, Error, ErrorKind, Result};
 use aci_core::id::{GroupRef, SandboxId};
@@ -449,6 +449,41 @@ impl Engine {
     /// Dropping the future changes nothing.
     pub async fn images(&self) -> Result<Vec<Image>> {
         guard::caught("images.list", self.shared.images.list()).await
+    }
+
+    /// Has every image of a document in the store before any group needs it, with the document's
+    /// credentials, so that a later start only has to ask whether the tags still mean the same.
+    /// Images of init containers come first, each image once.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for a document that is not valid; the image store's, with
+    /// ACI's code, for the first image that cannot be had. Those before it stay in the store.
+    ///
+    /// # Cancel safety
+    /// Images that were complete stay; fetched parts of others may be kept for the next try.
+    pub async fn pull_images(&self, document: &ContainerGroup) -> Result<Vec<Image>> {
+        self.shared.check(document)?;
+        let properties = &document.properties;
+        let init = properties.init_containers.iter();
+        let init = init.filter_map(|c| c.properties.image.as_deref());
+        let main = properties.containers.iter();
+        let main = main.filter_map(|c| c.properties.image.as_deref());
+        let mut pulled: Vec<Image> = Vec::new();
+        let mut asked: Vec<&str> = Vec::new();
+        for image in init.chain(main) {
+            if asked.contains(&image) {
+                continue;
+            }
+            asked.push(image);
+            let request = PullRequest {
+                reference: image.to_owned(),
+                login: act::login(document, image),
+                policy: PullPolicy::Always,
+            };
+            pulled
+                .push(guard::caught("images.pull", self.shared.images.pull(request, None)).await?);
+        }
+        Ok(pulled)
     }
 
     /// The settings that the engine was built with.

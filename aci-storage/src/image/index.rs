@@ -23,6 +23,8 @@ const ASKED: &str = "io.github.aci-rs.asked";
 /// Where the image came from, if from a registry.
 const ORIGIN: &str = "io.github.aci-rs.origin";
 const REGISTRY: &str = "registry";
+/// Set if the image is to stay.
+const PINNED: &str = "io.github.aci-rs.pinned";
 
 /// How an image came into the store. It decides whether a registry is asked if its tag has moved:
 /// for what was made or imported here no registry can know better, whatever its name is.
@@ -45,6 +47,8 @@ pub(crate) struct Tagged {
     /// The index of several platforms that it was chosen from.
     pub(crate) index: Option<Digest>,
     pub(crate) origin: Origin,
+    /// It is to stay.
+    pub(crate) pinned: bool,
 }
 
 /// All references, by normal form.
@@ -156,6 +160,9 @@ fn described(tagged: &Tagged) -> Descriptor {
     if tagged.origin == Origin::Registry {
         notes.insert(ORIGIN.to_owned(), REGISTRY.to_owned());
     }
+    if tagged.pinned {
+        notes.insert(PINNED.to_owned(), "true".to_owned());
+    }
     descriptor
 }
 
@@ -176,6 +183,7 @@ fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tagged>, String> {
             Some(REGISTRY) => Origin::Registry,
             _ => Origin::Local,
         };
+        let pinned = notes.get(PINNED).is_some_and(|value| value == "true");
         let asked = notes.get(ASKED).cloned().unwrap_or_else(|| name.clone());
         all.insert(
             reference.key(),
@@ -185,6 +193,7 @@ fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tagged>, String> {
                 manifest,
                 index,
                 origin,
+                pinned,
             },
         );
     }

@@ -9,6 +9,7 @@ mod index;
 mod manifest;
 mod platform;
 mod progress;
+mod prune;
 mod reference;
 mod roots;
 mod source;
@@ -19,6 +20,7 @@ pub use digest::Digest;
 pub use gc::{Freed, Usage};
 pub use import::ImportOptions;
 pub use platform::Platform;
+pub use prune::Pruned;
 pub use reference::Reference;
 pub use store::{OciImages, OciImagesOptions};
 

@@ -61,6 +61,7 @@ impl Inner {
         self.make_root(&place, &digest, top)
             .map_err(|e| fail::io("images.prepare", "make it", &place, e))?;
         before.map_or(Ok(()), Grave::empty)?;
+        self.note_use(&digest);
         metrics::counter!("aci_storage_roots_prepared_total").increment(1);
         Ok(RootFs {
             layers: layers

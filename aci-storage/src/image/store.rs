@@ -19,6 +19,7 @@ use super::index::{Origin, References, Tagged};
 use super::manifest::{ConfigFile, Descriptor, Document, Manifest};
 use super::platform::Platform;
 use super::progress::Teller;
+use super::prune::is_pinned;
 use super::reference::Reference;
 use super::trees::{LayerFormat, LayerSupport, Trees, lock};
 use crate::fail::{self, blocking};
@@ -431,7 +432,7 @@ impl Inner {
         self.blobs.put(config)?;
         self.blobs.put(manifest)?;
         self.ensure_layers(&record, progress)?;
-        let tagged = Tagged {
+        let mut tagged = Tagged {
             reference: parsed,
             asked: reference.to_owned(),
             manifest: Descriptor::new(
@@ -443,12 +444,19 @@ impl Inner {
             ),
             index,
             origin,
+            pinned: false,
         };
         let mut state = lock(&self.state);
+        let before = state
+            .references
+            .all()
+            .find(|t| t.reference.key() == tagged.reference.key());
+        tagged.pinned = before.is_some_and(|before| before.pinned);
         state.records.insert(digest, Arc::new(record));
         state.references.set(tagged.clone())?;
         let image = self.image(&mut state, &tagged, reference)?;
         drop(state);
+        self.note_use(&digest);
         metrics::counter!("aci_storage_images_installed_total").increment(1);
         tracing::info!(reference, %digest, "image in the store");
         Teller::new(progress, None, PullPhase::Done).tell(image.size);
@@ -471,6 +479,7 @@ impl Inner {
             }
             self.record(&mut state, &digest)?
         };
+        self.note_use(&digest);
         self.ensure_layers(&record, progress)?;
         Teller::new(progress, None, PullPhase::Done).tell(image.size);
         Ok(image)
@@ -502,6 +511,10 @@ impl Inner {
                     .into_iter()
                     .collect(),
             };
+            let stays = |t: &&Tagged| t.pinned && keys.contains(&t.reference.key());
+            if let Some(pinned) = state.references.all().find(stays) {
+                return Err(is_pinned(&pinned.asked));
+            }
             state.references.remove(&keys)?;
         }
         self.collect_garbage().map(drop)

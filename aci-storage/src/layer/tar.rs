@@ -177,9 +177,16 @@ impl<R: Read> TarReader<R> {
                 ))),
             }
         };
-        let uid = number(extended.uid, header.uid(), "user id")?;
-        let gid = number(extended.gid, header.gid(), "group id")?;
-        let mode = number(None, header.mode().map(u64::from), "mode")? & 0o7777;
+        // A field that is not filled in stands for 0, as for GNU tar and Go's reader.
+        let old = header.as_old();
+        let or_zero = |field: &[u8], value: io::Result<u64>| match field {
+            field if field.iter().all(|b| matches!(b, 0 | b' ')) => Ok(0),
+            _ => value,
+        };
+        let uid = number(extended.uid, or_zero(&old.uid, header.uid()), "user id")?;
+        let gid = number(extended.gid, or_zero(&old.gid, header.gid()), "group id")?;
+        let mode = or_zero(&old.mode, header.mode().map(u64::from));
+        let mode = number(None, mode, "mode")? & 0o7777;
         let mtime = match extended.mtime {
             Some(time) => time,
             None => (
