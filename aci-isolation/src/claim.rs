@@ -99,7 +99,7 @@ mod tests {
             .spawn()
             .unwrap();
         let mut said = [0; 6];
-        std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut said).unwrap();
+        io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut said).unwrap();
         assert!(claim(dir.path()).unwrap().is_some());
         other.wait().unwrap();
     }
