@@ -303,3 +303,37 @@ fn nothing_shows_a_token() {
             .is_err()
     );
 }
+
+/// Signed by openssl, as most token services sign.
+#[test]
+fn a_token_with_an_rsa_signature_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("openssl");
+        let output = command
+            .args(arguments)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    openssl(&["genrsa", "-out", "key", "2048"]);
+    let modulus = String::from_utf8(openssl(&["rsa", "-in", "key", "-modulus", "-noout"])).unwrap();
+    let hex = modulus.trim().trim_start_matches("Modulus=").as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let n: Vec<u8> = hex.chunks(2).map(byte).collect();
+    let key = json!({"kty": "RSA", "kid": "one", "use": "sig", "n": URL_SAFE_NO_PAD.encode(n), "e": "AQAB"});
+    let keys = Jwks::parse(&json!({"keys": [key]}).to_string()).unwrap();
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let header = json!({"alg": "RS256", "kid": "one"});
+    let message = format!("{}.{}", part(&header), part(&claims()));
+    std::fs::write(dir.path().join("message"), &message).unwrap();
+    let signature = openssl(&["dgst", "-sha256", "-sign", "key", "message"]);
+    let token = |signature: &[u8]| format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
+    let options = JwtOptions::new(ISSUER);
+    assert!(verify(&token(&signature), &keys, &options, NOW).is_ok());
+    let mut broken = signature;
+    broken[100] ^= 1;
+    assert!(verify(&token(&broken), &keys, &options, NOW).is_err());
+}
