@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aci_core::document::tree::Node;
 use aci_core::document::{self, Format};
 use aci_core::id::GroupRef;
 use aci_core::model::ApiVersion;
 use axum::body::Body;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
 
-use super::Front;
 use super::auth::Principal;
 use super::error::{ArmError, ArmResult};
+use super::{ArmOptions, Front};
 
 /// What the server knows of a request's connection; put into the request's extensions by whoever
 /// accepts connections. Without it a connection counts as plain and its peer as unknown.
@@ -33,7 +35,8 @@ pub struct Connection {
 pub(crate) struct Call {
     pub(crate) front: Arc<Front>,
     pub(crate) parts: Parts,
-    pub(crate) body: Body,
+    /// The body, whole.
+    pub(crate) content: Bytes,
     /// The values in the path, as written.
     pub(crate) values: BTreeMap<&'static str, String>,
     /// The query, decoded; of a name that stands twice the first. Names in lower case.
@@ -77,51 +80,13 @@ impl Call {
         base(&self.front.options.base_url, &self.parts)
     }
 
-    /// The body's bytes.
-    ///
-    /// # Errors
-    /// 413 beyond the limit; 400 if it breaks off; 408 if it takes too long.
-    pub(crate) async fn bytes(&mut self) -> ArmResult<bytes::Bytes> {
-        let limit = self.front.options.max_body;
-        let declared = self
-            .parts
-            .headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        let too_large = || {
-            ArmError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "RequestEntityTooLarge",
-                format!("The request's body is larger than {limit} bytes."),
-            )
-        };
-        if declared.is_some_and(|length| length > limit) {
-            return Err(too_large());
-        }
-        let body = std::mem::take(&mut self.body);
-        let reading = http_body_util::Limited::new(body, limit).collect();
-        match tokio::time::timeout(self.front.options.body_timeout, reading).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => Err(ArmError::bad_request(
-                "InvalidRequestContent",
-                "The request's body broke off.",
-            )),
-            Err(_) => Err(ArmError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "RequestTimeout",
-                "The request's body did not arrive in time.",
-            )),
-        }
-    }
-
     /// The body as a JSON value, for what has no model here.
     ///
     /// # Errors
     /// As [`Call::json`].
-    pub(crate) async fn value_of_body(&mut self) -> ArmResult<serde_json::Value> {
+    pub(crate) fn value_of_body(&self) -> ArmResult<serde_json::Value> {
         // Read twice, so that limits of size and depth hold and a key that stands twice is told.
-        let text = self.text().await?;
+        let text = self.text()?;
         document::parse(&text, Format::Json)?;
         serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
             ArmError::bad_request(
@@ -138,15 +103,15 @@ impl Call {
     /// The body as JSON.
     ///
     /// # Errors
-    /// As [`Call::bytes`]; `InvalidRequestContent` if it is no JSON, `UnsupportedMediaType` if the
+    /// `InvalidRequestContent` if it is no JSON, `UnsupportedMediaType` if the
     /// request says that it is something else.
-    pub(crate) async fn json(&mut self) -> ArmResult<Node> {
-        let text = self.text().await?;
+    pub(crate) fn json(&self) -> ArmResult<Node> {
+        let text = self.text()?;
         Ok(document::parse(&text, Format::Json)?)
     }
 
-    async fn text(&mut self) -> ArmResult<String> {
-        let bytes = self.bytes().await?;
+    fn text(&self) -> ArmResult<String> {
+        let bytes = &self.content;
         if !bytes.is_empty() && !is_json(&self.parts.headers) {
             return Err(ArmError::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -154,8 +119,52 @@ impl Call {
                 "The request's content type is not supported; send 'application/json'.",
             ));
         }
-        Ok(document::decode(&bytes)?)
+        Ok(document::decode(bytes)?)
     }
+}
+
+/// Reads a request's body.
+///
+/// # Errors
+/// 413 beyond the limit; 400 if it breaks off; 408 if it takes too long.
+pub(crate) async fn content(options: &ArmOptions, parts: &Parts, body: Body) -> ArmResult<Bytes> {
+    let limit = options.max_body;
+    let declared = parts
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    let too_large = || {
+        ArmError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            format!("The request's body is larger than {limit} bytes."),
+        )
+    };
+    if declared.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let reading = http_body_util::Limited::new(body, limit).collect();
+    match tokio::time::timeout(options.body_timeout, reading).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(ArmError::bad_request(
+            "InvalidRequestContent",
+            "The request's body broke off.",
+        )),
+        Err(_) => Err(ArmError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "RequestTimeout",
+            "The request's body did not arrive in time.",
+        )),
+    }
+}
+
+/// Reads what is left of a body that nobody wants, so that the connection can be used again; `false`
+/// if that is too much or takes too long.
+pub(crate) async fn drained(body: Body) -> bool {
+    let reading = http_body_util::Limited::new(body, 64 << 10).collect();
+    let read = tokio::time::timeout(Duration::from_secs(1), reading).await;
+    matches!(read, Ok(Ok(_)))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -337,8 +337,8 @@ async fn evaluate(front: &Arc<Front>, kept: &Kept) -> Result<Evaluated, Error> {
 }
 
 /// Reads a request; what is wrong with the template and its groups is found before anything is made.
-async fn request(call: &mut Call) -> ArmResult<(Kept, Evaluated)> {
-    let body = call.value_of_body().await?;
+async fn request(call: &Call) -> ArmResult<(Kept, Evaluated)> {
+    let body = call.value_of_body()?;
     let content = |message: &str| ArmError::bad_request("InvalidRequestContent", message);
     let name = call.value("deploymentName").to_owned();
     let fits = (1..=64).contains(&name.chars().count())
@@ -493,8 +493,8 @@ fn preflight(front: &Front, evaluated: &Evaluated) -> ArmResult<()> {
     Err(error)
 }
 
-async fn put(mut call: Call) -> ArmResult {
-    let (mut kept, _) = request(&mut call).await?;
+async fn put(call: Call) -> ArmResult {
+    let (mut kept, _) = request(&call).await?;
     let front = Arc::clone(&call.front);
     let key = kept.key.record();
     let _turn = front.turn(&key).await;
@@ -541,8 +541,8 @@ async fn put(mut call: Call) -> ArmResult {
     Ok(response)
 }
 
-async fn validate(mut call: Call) -> ArmResult {
-    let (kept, evaluated) = request(&mut call).await?;
+async fn validate(call: Call) -> ArmResult {
+    let (kept, evaluated) = request(&call).await?;
     let mut value = kept.value();
     let properties = &mut value["properties"];
     properties["provisioningState"] = json!("Succeeded");

@@ -3,10 +3,12 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Method, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode, Version};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -45,7 +47,7 @@ pub(crate) async fn dispatch(front: Arc<Front>, request: Request) -> Response {
         }
     };
     if is_head {
-        *response.body_mut() = axum::body::Body::empty();
+        *response.body_mut() = Body::empty();
     }
     reply::header(&mut response, "x-ms-request-id", &request_id);
     reply::header(&mut response, "x-ms-correlation-request-id", &correlation);
@@ -75,8 +77,32 @@ fn given(headers: &HeaderMap, name: &str) -> Option<String> {
     (!value.is_empty() && value.len() <= 128).then(|| value.to_owned())
 }
 
+/// An answer after which the connection can be used again, or that says that it cannot: a client
+/// that sends its next request into a connection that is being closed sees it break.
 async fn answer(front: Arc<Front>, request: Request, request_id: String) -> ArmResult {
     let (parts, body) = request.into_parts();
+    let persistent = parts.version == Version::HTTP_11 || parts.version == Version::HTTP_10;
+    let mut body = Some(body);
+    let answered = handled(front, parts, &mut body, request_id).await;
+    let whole = match body {
+        Some(body) => call::drained(body).await,
+        // It was read to its end, or could not be.
+        None => !answered.as_ref().is_err_and(ArmError::is_of_body),
+    };
+    if whole || !persistent {
+        return answered;
+    }
+    let mut response = answered.unwrap_or_else(ArmError::into_response);
+    reply::header(&mut response, "connection", "close");
+    Ok(response)
+}
+
+async fn handled(
+    front: Arc<Front>,
+    parts: Parts,
+    body: &mut Option<Body>,
+    request_id: String,
+) -> ArmResult {
     let path = route::parts(parts.uri.path());
     let normal = path
         .as_ref()
@@ -136,11 +162,13 @@ async fn answer(front: Arc<Front>, request: Request, request_id: String) -> ArmR
     let left = front
         .meter
         .take(rates, subscription, route, front.engine.now())?;
+    let body = body.take().unwrap_or_default();
+    let content = call::content(&front.options, &parts, body).await?;
     let handler = route.handler;
     let call = Call {
         front: Arc::clone(&front),
         parts,
-        body,
+        content,
         values,
         query,
         version,

@@ -165,6 +165,14 @@ impl ArmError {
         &self.0.message
     }
 
+    /// Whether a request's body could not be read to its end.
+    pub(crate) fn is_of_body(&self) -> bool {
+        matches!(
+            self.0.status,
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT
+        )
+    }
+
     /// The value of `error` in the body.
     #[must_use]
     pub fn to_value(&self) -> Value {

@@ -73,9 +73,9 @@ fn invalid(path: &str, message: &str) -> ArmError {
     ArmError::bad_request("InvalidRequestContent", message).target(path)
 }
 
-async fn exec(mut call: Call) -> ArmResult {
+async fn exec(call: Call) -> ArmResult {
     let container = container(&call)?;
-    let body = call.json().await?.to_json();
+    let body = call.json()?.to_json();
     let command = body["command"].as_str().unwrap_or_default();
     let argv = shlex::split(command).unwrap_or_default();
     if argv.is_empty() {

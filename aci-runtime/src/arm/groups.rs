@@ -212,8 +212,8 @@ async fn get(call: Call) -> ArmResult {
 }
 
 /// Takes a group's document from a body: the address names it, whatever the body says.
-pub(crate) async fn read(call: &mut Call) -> ArmResult<ContainerGroup> {
-    let node = call.json().await?;
+pub(crate) fn read(call: &Call) -> ArmResult<ContainerGroup> {
+    let node = call.json()?;
     let reading = document::inspect_as(&node, false).into_result()?;
     for warning in &reading.warnings {
         tracing::debug!(%warning, "in the body");
@@ -227,8 +227,8 @@ pub(crate) async fn read(call: &mut Call) -> ArmResult<ContainerGroup> {
     Ok(group)
 }
 
-async fn put(mut call: Call) -> ArmResult {
-    let document = read(&mut call).await?;
+async fn put(call: Call) -> ArmResult {
+    let document = read(&call)?;
     let key = call.group();
     let resource_group = call.resource_group().to_owned();
     let front = Arc::clone(&call.front);
@@ -366,8 +366,8 @@ pub(crate) fn tags_of(node: &Node) -> ArmResult<Option<Vec<(String, String)>>> {
     Ok(Some(read))
 }
 
-async fn patch(mut call: Call) -> ArmResult {
-    let tags = tags_of(&call.json().await?)?;
+async fn patch(call: Call) -> ArmResult {
+    let tags = tags_of(&call.json()?)?;
     let key = call.group();
     let front = Arc::clone(&call.front);
     let _turn = front.turn(&meta_key(&key)).await;

@@ -167,8 +167,8 @@ async fn get(call: Call) -> ArmResult {
     answer(&call, &kept, kept.latest(), StatusCode::OK)
 }
 
-async fn put(mut call: Call) -> ArmResult {
-    let node = call.json().await?;
+async fn put(call: Call) -> ArmResult {
+    let node = call.json()?;
     let reading = document::inspect_as(&node, true).into_result()?;
     let profile = reading.profiles.into_iter().next();
     let profile = profile.ok_or_else(|| {
@@ -276,8 +276,8 @@ pub(crate) async fn deploy(
         .map(drop)
 }
 
-async fn patch(mut call: Call) -> ArmResult {
-    let tags = groups::tags_of(&call.json().await?)?;
+async fn patch(call: Call) -> ArmResult {
+    let tags = groups::tags_of(&call.json()?)?;
     let front = Arc::clone(&call.front);
     let key = key_of(&call);
     let _turn = front.turn(&key).await;

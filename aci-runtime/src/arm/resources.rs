@@ -249,9 +249,9 @@ async fn get(call: Call) -> ArmResult {
     }
 }
 
-async fn put(mut call: Call) -> ArmResult {
+async fn put(call: Call) -> ArmResult {
     let (kind, id, name) = named(&call)?;
-    let body = call.value_of_body().await?;
+    let body = call.value_of_body()?;
     let front = Arc::clone(&call.front);
     let _turn = front.turn(&key(&id)).await;
     let new = front.records.get::<Kept>(&key(&id)).is_none();

@@ -329,9 +329,9 @@ pub(crate) fn text(node: &Node, name: &str) -> ArmResult<Option<String>> {
     }
 }
 
-async fn put(mut call: Call) -> ArmResult {
+async fn put(call: Call) -> ArmResult {
     checked_name(call.resource_group())?;
-    let node = call.json().await?;
+    let node = call.json()?;
     let tags = groups::tags_of(&node)?;
     let location = text(&node, "location")?;
     let managed_by = text(&node, "managedBy")?;
@@ -388,8 +388,8 @@ async fn put(mut call: Call) -> ArmResult {
     Ok(reply::json(status, &group.value(call.subscription())))
 }
 
-async fn patch(mut call: Call) -> ArmResult {
-    let node = call.json().await?;
+async fn patch(call: Call) -> ArmResult {
+    let node = call.json()?;
     let tags = groups::tags_of(&node)?;
     let key = key(call.subscription(), call.resource_group());
     let front = Arc::clone(&call.front);

@@ -165,3 +165,23 @@ async fn api_versions_are_asked_for_and_judged() {
     assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(answer.headers["allow"], "GET");
 }
+
+/// An answer that was given without reading the body left the rest of it in the connection, which
+/// the server then closed; a client that sent its next request into it saw it break.
+#[tokio::test]
+async fn a_body_that_nobody_wants_is_read_or_ends_the_connection() {
+    let api = open().await;
+    for (bytes, closes) in [(100, false), (1 << 20, true)] {
+        let body = Some(Value::from("x".repeat(bytes)));
+        let answer = ask(&api, Method::PUT, "/nothing/here", body).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(answer.headers.contains_key("connection"), closes, "{bytes}");
+    }
+    let target = format!(
+        "{RG}/providers/Microsoft.ContainerInstance/containerGroups/a?api-version=2021-10-01"
+    );
+    let body = Some(Value::from("x".repeat(5 << 20)));
+    let answer = ask(&api, Method::PUT, &target, body).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(answer.headers["connection"], "close");
+}

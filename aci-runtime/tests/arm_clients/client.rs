@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 /// An environment with packages from PyPI, made once and kept below `target/tmp`; `None`, and said
 /// so, where PyPI is out of reach.
-pub fn python(name: &str, packages: &[&str]) -> Option<PathBuf> {
+pub(crate) fn python(name: &str, packages: &[&str]) -> Option<PathBuf> {
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(tmp).unwrap();
     let home = tmp.join(format!("python-{name}"));
@@ -52,7 +52,7 @@ pub fn python(name: &str, packages: &[&str]) -> Option<PathBuf> {
     Some(python)
 }
 
-pub fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -61,7 +61,7 @@ pub fn text(output: &Output) -> String {
 }
 
 /// A script of this directory.
-pub fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/arm_clients")
         .join(name)

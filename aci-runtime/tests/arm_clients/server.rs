@@ -17,15 +17,15 @@ use aci_storage::{EmptyDirs, HostImage, OciImages, Secrets};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_util::sync::CancellationToken;
 
-pub const TOKEN: &str = "a-token-of-a-test-that-nobody-guesses";
-pub const IMAGE: &str = "local/tools:1";
+pub(crate) const TOKEN: &str = "a-token-of-a-test-that-nobody-guesses";
+pub(crate) const IMAGE: &str = "local/tools:1";
 
 /// A front that listens. End it with [`Listening::end`]; what it made is removed even when a test
 /// fails.
-pub struct Listening {
-    pub base: String,
-    pub authority: PathBuf,
-    pub engine: Engine,
+pub(crate) struct Listening {
+    pub(crate) base: String,
+    pub(crate) authority: PathBuf,
+    pub(crate) engine: Engine,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
     place: Place,
@@ -77,7 +77,7 @@ fn options() -> EngineOptions {
 }
 
 /// On namespaces, an image of the host's programs and a journal on disk.
-pub async fn real() -> Listening {
+pub(crate) async fn real() -> Listening {
     let place = Place(tempfile::tempdir().unwrap());
     let dir = place.0.path();
     let images = OciImages::open(dir.join("images")).unwrap();
@@ -104,14 +104,14 @@ pub async fn real() -> Listening {
 }
 
 /// On the fakes of `aci-core`.
-pub async fn fake() -> Listening {
+pub(crate) async fn fake() -> Listening {
     let host = FakeHost::new(Arc::new(TokioClock::new()));
     let place = Place(tempfile::tempdir().unwrap());
     let engine = fake_engine(&host).await;
     listen(engine, host.store.clone(), place).await
 }
 
-pub async fn fake_engine(host: &FakeHost) -> Engine {
+pub(crate) async fn fake_engine(host: &FakeHost) -> Engine {
     Engine::builder()
         .isolation(host.isolation.clone())
         .images(host.images.clone())
@@ -161,7 +161,7 @@ async fn listen(engine: Engine, store: impl ResourceStore + 'static, place: Plac
 
 impl Listening {
     /// Stops listening, then the groups.
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         self.serving.await.unwrap();
         self.engine.shutdown(Shutdown::StopGroups).await.unwrap();
