@@ -1,6 +1,6 @@
 # One command a purpose; `make test` is what a fresh machine needs.
 
-.PHONY: test lint doc deny packages tools bench
+.PHONY: test lint doc deny packages tools bench fuzz-arm
 
 # Installs what the tests need (Debian packages by name) and runs all of them.
 test: packages tools
@@ -24,3 +24,7 @@ tools:
 
 bench:
 	cargo bench -p aci-benches
+
+# 10,000 requests of an OpenAPI fuzzer; `make test` tries some hundred.
+fuzz-arm:
+	ACI_FUZZ_EXAMPLES=560 cargo test -p aci-runtime --features arm-server --test arm_clients -- --nocapture fuzz

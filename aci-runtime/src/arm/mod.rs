@@ -50,6 +50,40 @@
 //! `.../providers/Microsoft.Insights/metrics` as Azure Monitor does, and at `/metrics` for Prometheus
 //! (with a token that may read).
 //!
+//! # Operations
+//!
+//! | what | answer |
+//! |---|---|
+//! | create, change | 201 or 200 with the group, `Azure-AsyncOperation`, `Location`, `Retry-After` |
+//! | start; restart | 202; 204; with `Location` |
+//! | stop | 204 when it is stopped |
+//! | delete | 200 with the group as it was; 202 with `Location` where that takes longer than [`ArmOptions::delete_patience`]; 204 if there is none |
+//! | deploy a template | 201 or 200, `Azure-AsyncOperation` |
+//! | delete a resource group | 202 with `Location`, which answers 200 at the end |
+//!
+//! Every api-version of Azure Container Instances from 2018-04-01 on is taken, and answers have its
+//! properties only. Lists come in pages (`nextLink`) and show no instance views. `ETag` changes with
+//! every change through the front; `If-Match` and `If-None-Match` are judged by it. A request is
+//! answered after it is journaled; a client that saw no answer asks again, and the same request
+//! gives the same.
+//!
+//! Templates may have container groups and their profiles, virtual networks with subnets, network
+//! profiles, storage accounts with shares, user-assigned identities and nested deployments; anything
+//! else is refused before something is made. Links to templates are not followed.
+//!
+//! # Where it differs from Azure
+//!
+//! - A resource group is made by the first resource that is put into it, unless
+//!   [`ArmOptions::implicit_resource_groups`] says otherwise.
+//! - There is one location; every name of one is taken and answered as that of the machine.
+//! - Virtual networks, storage accounts and identities are kept and answered; they have no effect by
+//!   themselves. `listKeys` answers keys that no storage service knows.
+//! - A group from a profile may set environment variables besides config maps. A profile's
+//!   `shutdownGracePeriod` and `timeToLive` are kept and answered, and have no effect.
+//! - A PATCH of a profile changes its tags.
+//! - `$filter` knows the type of a resource only.
+//! - nGroups, sandbox groups and standby pools are not there.
+//!
 //! # What is kept
 //!
 //! Container groups are the engine's. Resource groups, profiles, deployments and asynchronous

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::client::{python, text};
 use super::server::{self, TOKEN};
 
-/// Requests that are made at least.
-const REQUESTS: usize = 10_000;
+/// Cases of each of the 19 operations; `make fuzz-arm` tries so many that there are 10,000.
+const EACH: &str = "40";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_fuzzer_finds_nothing() {
@@ -31,7 +31,7 @@ async fn the_fuzzer_finds_nothing() {
     let report = work.path().join("report.ndjson");
     let schema = folder.join("containerInstance.json");
     let home = work.path().to_owned();
-    let each = std::env::var("ACI_FUZZ_EXAMPLES").unwrap_or_else(|_| "560".to_owned());
+    let each = std::env::var("ACI_FUZZ_EXAMPLES").unwrap_or_else(|_| EACH.to_owned());
     let output = tokio::task::spawn_blocking(move || {
         std::process::Command::new(python)
             .args(["-m", "schemathesis.cli", "run"])
@@ -54,11 +54,8 @@ async fn the_fuzzer_finds_nothing() {
     front.end().await;
     let said = text(&output);
     println!("{}", &said[said.len().saturating_sub(6_000)..]);
-    println!(
-        "report: {} bytes; {}",
-        report.len(),
-        report.lines().next().unwrap_or_default()
-    );
+    let cases = report.matches("\"status_code\":").count();
+    println!("answers that were checked: {cases}");
     assert!(output.status.success(), "the fuzzer found something");
-    let _ = REQUESTS;
+    assert!(cases >= 19 * 20, "only {cases} answers were checked");
 }

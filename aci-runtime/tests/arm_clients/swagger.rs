@@ -173,19 +173,22 @@ async fn the_examples_of_all_operations_are_answered_as_described() {
                 let mut target = path.clone();
                 let mut query = String::new();
                 let mut body = None;
+                let mut about = None;
                 for (name, value) in example["parameters"].as_object().unwrap() {
                     let text = value
                         .as_str()
-                        .map_or_else(|| value.to_string(), str::to_owned);
+                        .map_or_else(|| value.to_string(), |t| t.replace(' ', "%20"));
                     let hole = format!("{{{name}}}");
                     if target.contains(&hole) {
                         target = target.replace(&hole, &text);
                     } else if value.is_object() {
                         body = Some(value.clone());
-                    } else {
+                    } else if !value.is_array() {
                         query.push_str(&format!("&{name}={text}"));
                     }
                 }
+                // What an example leaves out is called by its own name.
+                let target = target.replace(['{', '}'], "");
                 // What the operation is about is there.
                 if let Some((resource, name)) = target.split_once("/containerGroups/") {
                     let name = name.split('/').next().unwrap();
@@ -198,6 +201,7 @@ async fn the_examples_of_all_operations_are_answered_as_described() {
                     let (status, answer) = front.ask("PUT", &at, Some(&document)).await;
                     assert!(status.is_success(), "{title}: {answer}");
                     settled(&front, &at).await;
+                    about = Some(at);
                     if method == "put" {
                         body = Some(document);
                     }
@@ -224,6 +228,10 @@ async fn the_examples_of_all_operations_are_answered_as_described() {
                     }
                     None => assert!(answer.is_null(), "{title}: {answer}"),
                 }
+                // Its name label is for the next one.
+                if let Some(about) = about {
+                    front.ask("DELETE", &about, None).await;
+                }
                 tried += 1;
             }
         }
@@ -233,7 +241,7 @@ async fn the_examples_of_all_operations_are_answered_as_described() {
 
 /// Waits until the group of an address is up.
 async fn settled(front: &Front, at: &str) {
-    for _ in 0..200 {
+    for _ in 0..2_000 {
         let (_, answer) = front.ask("GET", at, None).await;
         let state = &answer["properties"]["instanceView"]["state"];
         let done = &answer["properties"]["provisioningState"];

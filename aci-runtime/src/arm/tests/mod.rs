@@ -14,6 +14,9 @@ use serde_json::Value;
 use super::{ArmApi, ArmApiBuilder, danger};
 use crate::Engine;
 
+mod deployments;
+mod operations;
+
 const RG: &str = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg";
 
 async fn builder(host: &FakeHost) -> ArmApiBuilder {
@@ -46,15 +49,28 @@ struct Answer {
 }
 
 async fn ask(api: &ArmApi, method: Method, target: &str, body: Option<Value>) -> Answer {
+    ask_with(api, method, target, body, &[]).await
+}
+
+async fn ask_with(
+    api: &ArmApi,
+    method: Method,
+    target: &str,
+    body: Option<Value>,
+    headers: &[(&str, &str)],
+) -> Answer {
     let mut request = Request::builder().method(method).uri(target);
     request = request.header("host", "localhost:1");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     let request = match body {
         Some(body) => request
             .header("content-type", "application/json")
             .body(Body::from(body.to_string())),
         None => request.body(Body::empty()),
     };
-    let answer = super::dispatch::dispatch(Arc::clone(&api.front), request.unwrap()).await;
+    let answer = crate::arm::dispatch::dispatch(Arc::clone(&api.front), request.unwrap()).await;
     let (parts, body) = answer.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     Answer {
@@ -75,7 +91,7 @@ async fn nothing_is_open_without_an_authorizer() {
     let api = builder(&host).await.build().await.unwrap();
     let mut closed = 0;
     for route in api.routes() {
-        if route.need == super::Need::Open {
+        if route.need == crate::arm::Need::Open {
             continue;
         }
         let target = format!(
