@@ -179,7 +179,8 @@ async fn usages(call: Call) -> ArmResult {
         let there = gpus(&usage.capacity.gpus, sku);
         value.push((name, localized, gpus(&usage.in_use.total.gpus, sku), there));
     }
-    let with_id = call.version >= "2021-10-01".parse().unwrap_or_default();
+    // Not in the description of 2021-10-01 and before.
+    let with_id = call.version >= "2022-09-01".parse().unwrap_or_default();
     let value: Vec<Value> = value
         .into_iter()
         .map(|(name, localized, current, limit)| {
