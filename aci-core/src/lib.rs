@@ -8,6 +8,7 @@ pub mod bill;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod contract;
+pub mod dns_label;
 pub mod document;
 pub mod error;
 #[cfg(feature = "fakes")]

@@ -141,6 +141,8 @@ async fn orphans(host: &FakeHost) {
     let request = AttachRequest {
         sandbox: sandbox.clone(),
         endpoint: NetworkEndpoint::None,
+        group: "orphan".into(),
+        location: String::new(),
         hostname: "orphan".to_owned(),
         ip_address: None,
         subnets: Vec::new(),

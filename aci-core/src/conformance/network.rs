@@ -69,6 +69,8 @@ fn request(sandbox: &SandboxId, endpoint: &NetworkEndpoint) -> AttachRequest {
     AttachRequest {
         sandbox: sandbox.clone(),
         endpoint: endpoint.clone(),
+        group: "conformance".into(),
+        location: "local".to_owned(),
         hostname: "conformance".to_owned(),
         ip_address: None,
         subnets: Vec::new(),

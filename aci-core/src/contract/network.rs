@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::isolation::NetworkEndpoint;
 use crate::error::Result;
-use crate::id::SandboxId;
+use crate::id::{GroupRef, SandboxId};
 use crate::model::{DnsConfiguration, IpAddress, Protocol};
 
 /// What a network driver can do on this machine.
@@ -36,6 +36,10 @@ pub struct AttachRequest {
     pub sandbox: SandboxId,
     /// Its end.
     pub endpoint: NetworkEndpoint,
+    /// The group, which scopes of name labels and the names within a network are made of.
+    pub group: GroupRef,
+    /// The document's `location`; empty if it has none.
+    pub location: String,
     /// The group's name, for host names.
     pub hostname: String,
     /// The document's `ipAddress`, if any.

@@ -11,6 +11,7 @@ use super::{Faults, lock};
 use crate::contract::{
     AttachRequest, Attachment, Clock, DnsSettings, NetworkCapability, NetworkDriver,
 };
+use crate::dns_label::{self, DEFAULT_TENANT, Owner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SandboxId;
 
@@ -32,7 +33,7 @@ struct Attached {
 ///
 /// Every group gets the lowest free address of the pool's network, without its first (the
 /// gateway's), the network's and the broadcast address. A name label is unique; its full name is
-/// `<label>.fake.invalid`. Any subnet is accepted unless some were declared.
+/// `<label>.<region>.fake.invalid`. Any subnet is accepted unless some were declared.
 #[derive(Clone, Debug)]
 pub struct FakeNetwork {
     inner: Arc<Mutex<Inner>>,
@@ -114,11 +115,14 @@ impl FakeNetwork {
                 return Err(error(ErrorKind::Invalid, message));
             }
         }
-        let label = request
-            .ip_address
-            .as_ref()
-            .and_then(|ip| ip.dns_name_label.as_deref())
-            .map(str::to_lowercase);
+        let label = request.ip_address.as_ref().and_then(|address| {
+            let owner = Owner {
+                tenant: DEFAULT_TENANT,
+                group: &request.group,
+                sandbox: &request.sandbox,
+            };
+            dns_label::name(address, &request.location, &owner)
+        });
         if label.is_some() && inner.attached.values().any(|a| a.label == label) {
             let message = "the DNS name label is taken by another group".to_owned();
             return Err(error(ErrorKind::AlreadyExists, message).code("DnsNameLabelNotAvailable"));

@@ -346,6 +346,8 @@ async fn try_create(task: &Task) -> Result<(Arc<dyn Sandbox>, Option<Attachment>
         .network
         .attach(AttachRequest {
             sandbox: record.sandbox.clone(),
+            group: record.group.clone(),
+            location: record.document.location.clone().unwrap_or_default(),
             endpoint,
             hostname,
             ip_address: properties.ip_address.clone(),

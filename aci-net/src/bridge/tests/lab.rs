@@ -83,6 +83,8 @@ pub(super) fn request(id: &SandboxId, net: Arc<OwnedFd>) -> AttachRequest {
             pid: std::process::id(),
             net,
         }),
+        group: id.as_str().into(),
+        location: "local".to_owned(),
         hostname: id.to_string(),
         ip_address: None,
         subnets: Vec::new(),
