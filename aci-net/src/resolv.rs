@@ -68,6 +68,22 @@ pub(crate) fn from_host(text: &str) -> DnsSettings {
     settings
 }
 
+/// The name servers in a `resolv.conf` that the host itself can ask, its own loopback included.
+pub(crate) fn servers(text: &str) -> Vec<IpAddr> {
+    let mut servers = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() == Some("nameserver")
+            && let Some(address) = words.next().and_then(|w| w.parse::<IpAddr>().ok())
+            && !servers.contains(&address)
+            && servers.len() < MAX_SERVERS
+        {
+            servers.push(address);
+        }
+    }
+    servers
+}
+
 /// Whether a group could reach a resolver at this address.
 fn reachable(address: IpAddr) -> bool {
     let link_local = match address {

@@ -1,17 +1,19 @@
 //! How a [`BridgeNetwork`](super::BridgeNetwork) is opened.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aci_core::contract::{Clock, SystemClock};
+use aci_core::dns_label::DEFAULT_TENANT;
 
 use super::ledger::Bounds;
 use ipnet::IpNet;
 
+use crate::dns::DEFAULT_ZONE;
 use crate::ipam::{Bandwidth, VirtualNetwork};
 
 /// Settings of a [`BridgeNetwork`](super::BridgeNetwork).
@@ -25,6 +27,10 @@ pub struct BridgeOptions {
     pub(super) rest: Duration,
     pub(super) mtu: Option<u32>,
     pub(super) resolv_conf: PathBuf,
+    pub(super) names: bool,
+    pub(super) zone: String,
+    pub(super) tenant: String,
+    pub(super) name_servers: Option<Vec<SocketAddr>>,
     pub(super) outbound: bool,
     pub(super) publish_on: Vec<IpAddr>,
     pub(super) uplinks: Vec<String>,
@@ -71,6 +77,10 @@ impl BridgeOptions {
             rest: Duration::from_secs(30),
             mtu: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            names: true,
+            zone: DEFAULT_ZONE.to_owned(),
+            tenant: DEFAULT_TENANT.to_owned(),
+            name_servers: None,
             outbound: true,
             publish_on: Vec::new(),
             uplinks: Vec::new(),
@@ -151,6 +161,39 @@ impl BridgeOptions {
     #[must_use]
     pub fn resolv_conf(mut self, path: impl Into<PathBuf>) -> Self {
         self.resolv_conf = path.into();
+        self
+    }
+
+    /// Whether names are served: on the gateways' addresses, to groups without `dnsConfig`. On by
+    /// default.
+    #[must_use]
+    pub const fn names(mut self, names: bool) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// The zone that names end in, `<label>.<region>.<zone>`; by default `aci.internal`. All names
+    /// in it are ours: choose none that is also served elsewhere, such as `azurecontainer.io`,
+    /// unless it is to be hidden.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = zone.into();
+        self
+    }
+
+    /// The tenant's id, which the names of `TenantReuse` and narrower scopes are made of; zeros by
+    /// default.
+    #[must_use]
+    pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = tenant.into();
+        self
+    }
+
+    /// The servers that are asked for all other names, instead of those of
+    /// [`resolv_conf`](Self::resolv_conf).
+    #[must_use]
+    pub fn name_servers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.name_servers = Some(servers.into_iter().collect());
         self
     }
 

@@ -4,6 +4,7 @@
 mod crash;
 mod inside;
 mod lab;
+mod naming;
 mod networks;
 mod operators;
 mod outside;

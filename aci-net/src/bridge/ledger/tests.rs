@@ -46,6 +46,11 @@ fn network() -> VirtualNetwork {
     .unwrap()
 }
 
+fn network_group() -> &'static GroupRef {
+    static GROUP: std::sync::LazyLock<GroupRef> = std::sync::LazyLock::new(|| "web".into());
+    &GROUP
+}
+
 fn wish<'a>(
     sandbox: &'a SandboxId,
     network: &'a VirtualNetwork,
@@ -62,6 +67,9 @@ fn wish<'a>(
         fixed,
         shown: true,
         dns: DnsSettings::default(),
+        group: network_group(),
+        hostname: "web",
+        fqdn: None,
         published: Vec::new(),
     }
 }

@@ -3,6 +3,7 @@
 //! wait of the kernel.
 
 mod configure;
+mod naming;
 mod open;
 mod request;
 
@@ -29,6 +30,7 @@ use crate::bridge::options::BridgeOptions;
 use crate::bridge::policy::{elements, ports};
 use crate::bridge::report::NetworkReport;
 use crate::bridge::sweeper::{Job, Sweeper};
+use crate::dns::Server;
 use crate::ipam::{Family, VirtualNetwork};
 use request::{listened, wish};
 
@@ -60,6 +62,8 @@ pub(in crate::bridge) enum Command {
 
 /// The thread's state.
 pub(in crate::bridge) struct Worker {
+    /// Before the journal: its sockets are closed before another program may open that.
+    server: Server,
     options: BridgeOptions,
     journal: Journal,
     header: Header,
@@ -180,7 +184,12 @@ impl Worker {
                     let _ = reply.send(self.listen());
                 }
                 Command::Configure(networks, reply) => {
-                    let _ = reply.send(self.configure(networks));
+                    let configured = self.configure(networks);
+                    if self.ledger.len() > 0 {
+                        let _ = self.serve_names();
+                        self.publish_names();
+                    }
+                    let _ = reply.send(configured);
                 }
                 Command::Report(reply) => {
                     let _ = reply.send(self.report());
@@ -248,6 +257,7 @@ impl Worker {
         if planned.is_empty() {
             return;
         }
+        self.publish_names();
         // The rules know all of them before the first link is made, in one change.
         let mut new = Elements::default();
         for (request, _) in &planned {
@@ -310,7 +320,9 @@ impl Worker {
         if self.ledger.len() == 0 {
             self.choose_again()?;
         }
-        let wish = wish(request, &self.header.networks, &self.names, &self.options)?;
+        let naming = self.serve_names();
+        let networks = &self.header.networks;
+        let wish = wish(request, networks, &self.names, &self.options, &naming)?;
         let published = wish.published.clone();
         let now = self.options.clock.now();
         let entry = self.ledger.plan(wish, self.options.bounds, now)?;
@@ -363,6 +375,7 @@ impl Worker {
         }
         let mut undo = || {
             self.record(vec![Record::Leave(sandbox.clone())], false)?;
+            self.publish_names();
             self.host.undo(&entry)?;
             let out = self.elements(&entry);
             if self.ledger.entries().all(|e| e.phase == Phase::Leaving) {
@@ -438,6 +451,7 @@ impl Worker {
         self.step("journal.leave");
         let leave = sandboxes.iter().cloned().map(Record::Leave).collect();
         self.record(leave, false)?;
+        self.publish_names();
         let entries: Vec<Entry> = sandboxes
             .iter()
             .filter_map(|s| self.ledger.get(s).cloned())

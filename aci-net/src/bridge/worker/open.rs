@@ -20,6 +20,7 @@ use crate::bridge::ledger::{Entry, Ledger, Phase, Record};
 use crate::bridge::names::Names;
 use crate::bridge::options::BridgeOptions;
 use crate::bridge::sweeper::Sweeper;
+use crate::dns::{Server, Settings};
 use crate::ipam::{Family, PublicPool, VirtualNetwork, check_together, local_v6};
 
 /// How long opening waits for a program that is ending to let go of the directory.
@@ -91,7 +92,13 @@ impl Worker {
         };
         journal.rewrite(&header, ledger.records())?;
         let sweeper = Sweeper::start(names.clone(), options.step, back)?;
+        let server = Server::new(Settings {
+            zone: options.zone.clone(),
+            upstreams: options.name_servers.clone(),
+            resolv_conf: options.resolv_conf.clone(),
+        });
         let mut worker = Self {
+            server,
             options,
             journal,
             header,
@@ -133,7 +140,14 @@ impl Worker {
                 "groups do not reach the internet: `BridgeOptions::outbound` is off".to_owned(),
             );
         }
-        missing.push("dnsNameLabel gets no name, and ipAddress.fqdn stays empty: no name server is part of this driver; use the group's address".to_owned());
+        if self.options.names {
+            missing.push(format!(
+                "names in {} are known to groups and to who asks the subnets' gateways, not to the internet, and are answered while a program has the network open",
+                self.options.zone
+            ));
+        } else {
+            missing.push("dnsNameLabel gets no name, and ipAddress.fqdn stays empty: `BridgeOptions::names` is off".to_owned());
+        }
         let six = "/proc/sys/net/ipv6/conf/default/force_forwarding";
         let has_six = ranges(&self.header.networks)
             .iter()
@@ -148,7 +162,7 @@ impl Worker {
             addresses: true,
             publish,
             outbound,
-            names: false,
+            names: self.options.names,
             missing,
         }
     }
@@ -173,6 +187,9 @@ impl Worker {
         if self.ledger.len() == 0 {
             self.close()?;
         } else {
+            // If it cannot listen now, the next attachment tries again; groups go on without names.
+            let _ = self.serve_names();
+            self.publish_names();
             for family in Family::BOTH {
                 let names = self.ledger.uplinks(family).to_vec();
                 let indexes = self.host.forward_from(family, &names, true)?;

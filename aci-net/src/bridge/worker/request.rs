@@ -6,11 +6,11 @@ use aci_core::contract::{AttachRequest, PublishedPort};
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::model::{IpAddressType, Protocol};
 
+use super::naming::{self, Naming};
 use crate::bridge::ledger::{ATTACH, Wish, port_taken};
 use crate::bridge::names::Names;
 use crate::bridge::options::BridgeOptions;
 use crate::ipam::{VirtualNetwork, find};
-use crate::resolv;
 
 /// Refuses a port that a program of the host listens on: it would lose it without notice.
 pub(super) fn listened(port: &PublishedPort) -> Result<()> {
@@ -37,6 +37,7 @@ pub(super) fn wish<'a>(
     networks: &'a [VirtualNetwork],
     names: &Names,
     options: &BridgeOptions,
+    naming: &Naming,
 ) -> Result<Wish<'a>> {
     let invalid =
         |message: String| Error::new(ErrorKind::Invalid, ATTACH, message).on(&request.sandbox);
@@ -76,12 +77,7 @@ pub(super) fn wish<'a>(
                 .map_err(|_| invalid(format!("ipAddress.ip: '{text}' is not an IP address")))
         })
         .transpose()?;
-    let dns = match &request.dns {
-        Some(dns) => resolv::from_document(dns)?,
-        None => std::fs::read_to_string(&options.resolv_conf)
-            .map(|text| resolv::from_host(&text))
-            .unwrap_or_default(),
-    };
+    let dns = naming::settings(request, subnet, options, naming)?;
     let ports: Option<Vec<(Protocol, u16)>> = request.ip_address.as_ref().map(|address| {
         let each = address.ports.iter();
         each.map(|p| (p.protocol.clone().unwrap_or(Protocol::Tcp), p.port))
@@ -123,6 +119,9 @@ pub(super) fn wish<'a>(
         subnet,
         fixed,
         shown: request.ip_address.is_some(),
+        group: &request.group,
+        hostname: &request.hostname,
+        fqdn: naming::fqdn(request, options, naming)?,
         dns,
     })
 }
