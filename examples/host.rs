@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use aci_net::{BridgeNetwork, BridgeOptions, LoopbackNetwork};
+use aci_core::error::ErrorKind;
+use aci_net::{BridgeNetwork, BridgeOptions, LoopbackNetwork, UserModeNetwork, UserModeOptions};
 use aci_runtime::EngineBuilder;
 use anyhow::Result;
 
@@ -11,10 +12,18 @@ use anyhow::Result;
 /// # Errors
 /// If the network cannot be opened.
 pub async fn with_network(builder: EngineBuilder, dir: &Path) -> Result<EngineBuilder> {
-    Ok(match bridge(dir).await? {
-        Some(bridge) => builder.network(bridge),
-        None => builder.network(LoopbackNetwork::new()),
-    })
+    if let Some(bridge) = bridge(dir).await? {
+        return Ok(builder.network(bridge));
+    }
+    let options = UserModeOptions::new(dir.join("network"));
+    match UserModeNetwork::open(options).await {
+        Ok(network) => Ok(builder.network(network)),
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            println!("note: {error}");
+            Ok(builder.network(LoopbackNetwork::new()))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The network with addresses, which only root can have.

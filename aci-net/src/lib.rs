@@ -1,17 +1,18 @@
 //! Networks of container groups: addresses, names and rules.
 //!
-//! Two drivers implement [`NetworkDriver`](aci_core::contract::NetworkDriver):
+//! Three drivers implement [`NetworkDriver`](aci_core::contract::NetworkDriver):
 //!
 //! | driver | needs | gives |
 //! |---|---|---|
 //! | [`BridgeNetwork`] | `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` (root) | an address for each group, reached by the host and by other groups |
+//! | [`UserModeNetwork`] | `pasta` (Debian package `passt`) and `/dev/net/tun` | the way out, the host's resolver, ports published from 1024 up |
 //! | [`LoopbackNetwork`] | nothing | loopback inside each group |
 //!
 //! What a driver lacks here and now, and what would bring it, is in its
 //! [`NetworkCapability`](aci_core::contract::NetworkCapability).
 //!
-//! The kernel is changed through netlink sockets only; no program is run and none need be
-//! installed.
+//! [`BridgeNetwork`] changes the kernel through netlink sockets only; no program is run and none need
+//! be installed. [`UserModeNetwork`] runs one `pasta` for each group.
 //!
 //! # Names
 //!
@@ -56,6 +57,7 @@ mod ipam;
 mod loopback;
 mod netlink;
 mod resolv;
+mod usermode;
 
 pub use bridge::{
     AttachmentReport, BridgeNetwork, BridgeOptions, Collected, NetworkReport, NetworkUse,
@@ -65,3 +67,4 @@ pub use ipam::{
     RuleProtocol, SERVICE_ADDRESS, SecurityGroup, SecurityRule, Subnet, VirtualNetwork,
 };
 pub use loopback::LoopbackNetwork;
+pub use usermode::{UserModeNetwork, UserModeOptions};
