@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`OciImages`] | [`ImageStore`](aci_core::contract::ImageStore) | keeps images in a directory, checked and unpacked, and makes root file systems of them |
 //! | [`HostImage`] | | assembles an image from programs of the host |
+//! | `AzureFiles` | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `azureFile`: shares of file servers by SMB (feature `azure-file`, on by default) |
 //! | [`EmptyDirs`] | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `emptyDir`: directories, or memory |
 //! | [`Secrets`] | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `secret`: files in the group's memory |
 //!
@@ -84,6 +85,8 @@ pub use image::{
     Pruned, Reference, Usage,
 };
 pub use registry::{Proxies, Registries, TlsRoots};
+#[cfg(feature = "azure-file")]
+pub use volume::{AzureFiles, AzureFilesOptions, FileServer, ShareStatus};
 pub use volume::{EmptyDirs, Secrets};
 
 #[cfg(test)]

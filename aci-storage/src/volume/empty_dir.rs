@@ -1,7 +1,6 @@
 //! `emptyDir` volumes: directories that live as long as the group, or memory.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use async_trait::async_trait;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
-use super::check_component;
+use super::{check_component, entries};
 use crate::fail::{self, blocking};
 use crate::tree::{Graveyard, make_private_dir};
 use crate::turns::Turns;
@@ -115,37 +114,8 @@ impl Inner {
     }
 
     fn list(&self) -> Result<Vec<ProvidedVolume>> {
-        let mut all = Vec::new();
-        for (sandbox, path) in entries(&self.volumes)? {
-            let Ok(sandbox) = sandbox.parse::<SandboxId>() else {
-                continue;
-            };
-            for (name, _) in entries(&path)? {
-                let sandbox = sandbox.clone();
-                all.push(ProvidedVolume { sandbox, name });
-            }
-        }
-        all.sort_by(|a, b| (&a.sandbox, &a.name).cmp(&(&b.sandbox, &b.name)));
-        Ok(all)
+        entries::volumes(&self.volumes)
     }
-}
-
-fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let failed = |e| fail::io("volumes.list", "list it", dir, e);
-    let read = match fs::read_dir(dir) {
-        Ok(read) => read,
-        // Released meanwhile.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(failed(e)),
-    };
-    read.map(|entry| {
-        let entry = entry.map_err(failed)?;
-        Ok((
-            entry.file_name().to_string_lossy().into_owned(),
-            entry.path(),
-        ))
-    })
-    .collect()
 }
 
 /// A GB has 2^30 bytes, as for memory.

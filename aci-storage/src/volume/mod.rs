@@ -1,8 +1,13 @@
-//! Volumes: `emptyDir` and `secret`.
+//! Volumes: `azureFile`, `emptyDir` and `secret`.
 
+#[cfg(feature = "azure-file")]
+mod azure_file;
 mod empty_dir;
+mod entries;
 mod secret;
 
+#[cfg(feature = "azure-file")]
+pub use azure_file::{AzureFiles, AzureFilesOptions, FileServer, ShareStatus};
 pub use empty_dir::EmptyDirs;
 pub use secret::Secrets;
 

@@ -1,0 +1,199 @@
+//! Builds a small static program inside a build script and hands its bytes to the library.
+//!
+//! The program has its own package, made up here, with the versions of the workspace's lock file,
+//! so that nothing is fetched that the workspace does not use already. It is linked statically with
+//! the C library of the gnu target (`+crt-static`): no further target or tool chain is needed.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+pub(crate) type Outcome<T> = Result<T, String>;
+
+/// A program to build.
+pub(crate) struct Program<'a> {
+    /// Its name, and that of its package.
+    pub(crate) name: &'a str,
+    /// Its main file, below the crate that embeds it.
+    pub(crate) main: &'a str,
+    /// What its sources are, for cargo to watch; below the crate that embeds it.
+    pub(crate) sources: &'a [&'a str],
+    /// The lines of its `[dependencies]`.
+    pub(crate) dependencies: &'a str,
+    /// A variable, and what is set for conditional compilation where it is there.
+    pub(crate) cfg: (&'a str, &'a str),
+    /// The lines of its `[profile.release]`.
+    pub(crate) profile: &'a str,
+    /// The variable that names a program which was built elsewhere.
+    pub(crate) prebuilt: &'a str,
+    /// Where its bytes are put, below `OUT_DIR`.
+    pub(crate) bytes: &'a str,
+}
+
+fn variable(name: &str) -> Outcome<PathBuf> {
+    env::var_os(name)
+        .map(PathBuf::from)
+        .ok_or_else(|| format!("cargo did not set {name}"))
+}
+
+/// Builds it, or takes the one that was built elsewhere.
+pub(crate) fn build(program: &Program<'_>) -> Outcome<()> {
+    let here = variable("CARGO_MANIFEST_DIR")?;
+    let out = variable("OUT_DIR")?;
+    for path in ["build.rs", "nested.rs"].iter().chain(program.sources) {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    println!("cargo::rerun-if-env-changed={}", program.prebuilt);
+    let bytes = out.join(program.bytes);
+    // For distributions that build it by themselves.
+    if let Some(prebuilt) = env::var_os(program.prebuilt) {
+        return copy(Path::new(&prebuilt), &bytes);
+    }
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
+        return Err("this needs Linux: build for a linux target".to_owned());
+    }
+    let package = out.join(format!("{}-package", program.name));
+    fs::create_dir_all(&package).map_err(|e| format!("{}: {e}", package.display()))?;
+    write(&package.join("Cargo.toml"), &manifest(program, &here))?;
+    // Every time from the workspace's, so that the two never part.
+    let lock = here
+        .ancestors()
+        .skip(1)
+        .map(|at| at.join("Cargo.lock"))
+        .find(|at| at.is_file());
+    if let Some(lock) = lock {
+        println!("cargo::rerun-if-changed={}", lock.display());
+        copy(&lock, &package.join("Cargo.lock"))?;
+    }
+    let target = env::var("TARGET").map_err(|e| e.to_string())?;
+    let directory = out.join(format!("{}-target", program.name));
+    // Without the network first; a registry is only asked if the lock file is not at hand.
+    let mut flags = "-Ctarget-feature=+crt-static".to_owned();
+    if !program.cfg.0.is_empty() && env::var_os(program.cfg.0).is_some() {
+        flags.push_str("\x1f--cfg\x1f");
+        flags.push_str(program.cfg.1);
+    }
+    let run = |offline| cargo(&package, &directory, &target, &flags, offline);
+    let offline = run(true)?;
+    if let Err(first) = offline
+        && let Err(second) = run(false)?
+    {
+        return Err(explain(program, &first, &second));
+    }
+    let built = directory.join(target).join("release").join(program.name);
+    copy(&built, &bytes)
+}
+
+fn copy(from: &Path, to: &Path) -> Outcome<()> {
+    let content = fs::read(from).map_err(|e| format!("{}: {e}", from.display()))?;
+    if fs::read(to).is_ok_and(|have| have == content) {
+        return Ok(());
+    }
+    fs::write(to, content).map_err(|e| format!("{}: {e}", to.display()))
+}
+
+fn write(path: &Path, text: &str) -> Outcome<()> {
+    if fs::read_to_string(path).is_ok_and(|have| have == text) {
+        return Ok(());
+    }
+    fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn manifest(program: &Program<'_>, here: &Path) -> String {
+    let main = here.join(program.main);
+    let Program {
+        name,
+        dependencies,
+        profile,
+        ..
+    } = program;
+    format!(
+        r#"[package]
+name = "{name}"
+version = "0.1.0"
+edition = "2024"
+publish = false
+
+[workspace]
+
+[[bin]]
+name = "{name}"
+path = {main:?}
+
+[dependencies]
+{dependencies}
+
+[profile.release]
+{profile}
+"#
+    )
+}
+
+/// Runs cargo on the package. What the outer build set for its own crates is left out.
+fn cargo(
+    package: &Path,
+    directory: &Path,
+    target: &str,
+    flags: &str,
+    offline: bool,
+) -> Outcome<Result<(), String>> {
+    let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command
+        .args(["build", "--release", "--quiet", "--target", target])
+        .arg("--manifest-path")
+        .arg(package.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(directory)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags);
+    for name in [
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_BUILD_TARGET",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET_DIR",
+        "CARGO_INCREMENTAL",
+        "CLIPPY_ARGS",
+        "RUSTDOCFLAGS",
+        "CARGO_ENCODED_RUSTDOCFLAGS",
+    ] {
+        command.env_remove(name);
+    }
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PROFILE_") || text.starts_with("CARGO_FEATURE_") {
+            command.env_remove(&name);
+        }
+    }
+    if offline {
+        command.arg("--offline");
+    }
+    let output = command
+        .output()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    Ok(if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    })
+}
+
+fn explain(program: &Program<'_>, offline: &str, online: &str) -> String {
+    let Program { name, prebuilt, .. } = program;
+    let text = format!("{offline}\n{online}");
+    let missing_libc = text.contains("cannot find -lc")
+        || text.contains("crt1.o")
+        || text.contains("unable to find library -lc");
+    let advice = if missing_libc {
+        format!(
+            "{name} is linked with the static C library, which is missing: install libc6-dev \
+             (Debian, Ubuntu), glibc-static (Fedora, RHEL) or musl-dev (Alpine), or set {prebuilt} \
+             to one that was built elsewhere"
+        )
+    } else {
+        format!("{name} could not be built")
+    };
+    format!("{advice}\nwithout the network:\n{offline}\nwith it:\n{online}")
+}

@@ -1,0 +1,1 @@
+../aci-isolation/nested.rs

@@ -1,0 +1,207 @@
+//! Open files that outlive connections.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use smb2::msg::create::CreateDisposition;
+use smb2::types::FileId;
+
+use super::Inner;
+use super::share::Current;
+use crate::smb::ops::{Durable, Kind, Open, Opened};
+use crate::smb::{Fault, Link, status};
+
+/// An open file of the kernel's.
+pub(crate) struct Handle {
+    pub(crate) id: u64,
+    pub(crate) node: u64,
+    /// Every write goes to the end of the file.
+    pub(crate) append: bool,
+    access: u32,
+    slot: tokio::sync::Mutex<Slot>,
+}
+
+/// What the server knows it by, over one connection.
+struct Slot {
+    generation: u64,
+    file: FileId,
+    durable: Durable,
+    granted: bool,
+    /// Which file it is; the same after a new connection, or it is another file.
+    number: u64,
+    stale: bool,
+}
+
+impl Handle {
+    pub(crate) fn new(
+        id: u64,
+        node: u64,
+        access: u32,
+        append: bool,
+        durable: Durable,
+        (generation, opened): (u64, &Opened),
+    ) -> Self {
+        Self {
+            id,
+            node,
+            append,
+            access,
+            slot: tokio::sync::Mutex::new(Slot {
+                generation,
+                file: opened.file,
+                durable,
+                granted: opened.durable,
+                number: opened.number,
+                stale: false,
+            }),
+        }
+    }
+
+    /// The connection of the moment, and the file on it: asked back or opened again if the
+    /// connection is another one than before.
+    async fn ready(&self, inner: &Inner) -> Result<(Current, FileId), Fault> {
+        loop {
+            let current = inner.share.current().await?;
+            let mut slot = self.slot.lock().await;
+            if slot.stale {
+                return Err(Fault::Stale);
+            }
+            if slot.generation == current.generation {
+                return Ok((current, slot.file));
+            }
+            match self.again(inner, &current.link, &slot).await {
+                Ok(opened) => {
+                    slot.generation = current.generation;
+                    slot.file = opened.file;
+                    slot.granted = opened.durable;
+                    return Ok((current, opened.file));
+                }
+                Err(fault) if fault.is_loss() => {
+                    drop(slot);
+                    inner.share.found_lost(current.generation);
+                }
+                Err(Fault::Stale) => {
+                    slot.stale = true;
+                    return Err(Fault::Stale);
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    async fn again(&self, inner: &Inner, link: &Link, slot: &Slot) -> Result<Opened, Fault> {
+        let path = inner.nodes().path(self.node).ok_or(Fault::Stale)?;
+        let open = Open {
+            path: &path,
+            access: self.access,
+            how: CreateDisposition::FileOpen,
+            kind: Kind::File,
+            durable: Some(slot.durable),
+        };
+        if slot.granted {
+            match link.reclaim(&open, slot.file).await {
+                // With its locks, which the server kept.
+                Ok(opened) if opened.number == slot.number => return Ok(opened),
+                Ok(opened) => {
+                    let _ = link.close(opened.file).await;
+                    return Err(Fault::Stale);
+                }
+                Err(fault) if fault.is_loss() => return Err(fault),
+                Err(_) => {}
+            }
+        }
+        let opened = match link.open(&open).await {
+            Ok(opened) if opened.number == slot.number => opened,
+            Ok(opened) => {
+                let _ = link.close(opened.file).await;
+                return Err(Fault::Stale);
+            }
+            Err(Fault::Status(status::OBJECT_NAME_NOT_FOUND | status::OBJECT_PATH_NOT_FOUND)) => {
+                return Err(Fault::Stale);
+            }
+            Err(fault) => return Err(fault),
+        };
+        let held = inner.locks_through(self.node, self.id);
+        let ranges: Vec<_> = held
+            .iter()
+            .map(|h| {
+                let (start, length) = h.range.extent();
+                (start, length, super::locks::locking(h))
+            })
+            .collect();
+        if !ranges.is_empty() && !inner.share.config().options.nobrl {
+            match link.lock(opened.file, &ranges).await {
+                Ok(()) => {}
+                Err(fault) if fault.is_loss() => return Err(fault),
+                // Somebody else has the lock now: what the owner knows of the file is not true.
+                Err(_) => {
+                    let _ = link.close(opened.file).await;
+                    return Err(Fault::Stale);
+                }
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Carries something out on the open file; after a lost connection once more over the next.
+    /// Only what may be done twice.
+    pub(crate) async fn run<T, F>(
+        &self,
+        inner: &Inner,
+        mut action: impl FnMut(Arc<Link>, FileId) -> F,
+    ) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        loop {
+            let (current, file) = self.ready(inner).await?;
+            match action(current.link, file).await {
+                Err(fault) if fault.is_loss() => inner.share.found_lost(current.generation),
+                // An administrator closed it on the server: it is opened again, once.
+                Err(Fault::Status(status::FILE_CLOSED)) => {
+                    let mut slot = self.slot.lock().await;
+                    if slot.file == file {
+                        let current = inner.share.current().await?;
+                        let opened = self.again(inner, &current.link, &slot).await?;
+                        slot.generation = current.generation;
+                        slot.file = opened.file;
+                        slot.granted = opened.durable;
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Closes it on the server until it is used again: a server renames no directory in which a
+    /// file is open. Its locks are taken again then.
+    pub(crate) async fn park(&self, inner: &Inner) {
+        let mut slot = self.slot.lock().await;
+        if let Some(current) = inner.share.up()
+            && current.generation == slot.generation
+            && current.link.close(slot.file).await.is_ok()
+        {
+            // No connection has this number.
+            slot.generation = 0;
+            slot.granted = false;
+        }
+    }
+
+    /// Closes it on the server, if there is a connection; a server that lost the connection closes
+    /// it by itself.
+    pub(crate) async fn close(&self, inner: &Inner) {
+        let slot = self.slot.lock().await;
+        if let Some(current) = inner.share.up()
+            && current.generation == slot.generation
+            && !slot.stale
+        {
+            let _ = current.link.close(slot.file).await;
+        } else if !slot.stale && slot.granted {
+            // The server keeps it for us; it is asked back to be closed.
+            drop(slot);
+            if let Ok((current, file)) = self.ready(inner).await {
+                let _ = current.link.close(file).await;
+            }
+        }
+    }
+}

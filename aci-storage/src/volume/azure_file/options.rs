@@ -1,0 +1,112 @@
+//! Where accounts are served, and how their shares are mounted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::wire;
+
+/// Host and port of a file server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileServer {
+    /// Name or address.
+    pub host: String,
+    /// TCP port; SMB's own is 445.
+    pub port: u16,
+}
+
+impl FileServer {
+    /// A server on SMB's port.
+    #[must_use]
+    pub fn new(host: impl Into<String>) -> Self {
+        Self {
+            host: host.into(),
+            port: 445,
+        }
+    }
+
+    /// On another port.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+}
+
+/// How [`AzureFiles`](super::AzureFiles) finds and mounts shares. The defaults are ACI's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AzureFilesOptions {
+    /// Servers of accounts by name; the others are at `<account>.<suffix>`, port 445.
+    pub servers: BTreeMap<String, FileServer>,
+    /// Where accounts are that `servers` does not name.
+    pub suffix: String,
+    /// Owner of all files; ACI: 0.
+    pub uid: u32,
+    /// Group of all files; ACI: 0.
+    pub gid: u32,
+    /// Permissions of files; ACI: 0777.
+    pub file_mode: u16,
+    /// Permissions of directories; ACI: 0777.
+    pub dir_mode: u16,
+    /// Locks of byte ranges hold among the containers of the group only and are not asked of the
+    /// server, as cifs' option of this name; ACI: off. With it a program may read through one
+    /// descriptor what it has locked through another; without it two groups may lock against one
+    /// another.
+    pub nobrl: bool,
+    /// How long names and attributes are believed without asking the server; ACI: 1 s.
+    pub actimeo: Duration,
+    /// How long a file operation waits for a server that is gone before it fails with
+    /// `EHOSTDOWN`: 30 s. Operations after it fail at once until the server is back.
+    pub patience: Duration,
+    /// How long connecting and logging in may take: 8 s.
+    pub connect_timeout: Duration,
+    /// How long a server may owe an answer and be silent before the connection is given up: 10 s.
+    pub silence: Duration,
+}
+
+impl Default for AzureFilesOptions {
+    fn default() -> Self {
+        let own = wire::Options::default();
+        Self {
+            servers: BTreeMap::new(),
+            suffix: "file.core.windows.net".to_owned(),
+            uid: own.uid,
+            gid: own.gid,
+            file_mode: own.file_mode,
+            dir_mode: own.dir_mode,
+            nobrl: own.nobrl,
+            actimeo: Duration::from_millis(own.actimeo_ms),
+            patience: Duration::from_millis(own.patience_ms),
+            connect_timeout: Duration::from_millis(own.connect_ms),
+            silence: Duration::from_millis(own.silence_ms),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl AzureFilesOptions {
+    /// The server of an account.
+    #[must_use]
+    pub fn server(&self, account: &str) -> FileServer {
+        self.servers
+            .get(account)
+            .cloned()
+            .unwrap_or_else(|| FileServer::new(format!("{account}.{}", self.suffix)))
+    }
+
+    pub(super) fn wire(&self) -> wire::Options {
+        wire::Options {
+            uid: self.uid,
+            gid: self.gid,
+            file_mode: self.file_mode,
+            dir_mode: self.dir_mode,
+            nobrl: self.nobrl,
+            actimeo_ms: milliseconds(self.actimeo),
+            patience_ms: milliseconds(self.patience),
+            silence_ms: milliseconds(self.silence),
+            connect_ms: milliseconds(self.connect_timeout),
+        }
+    }
+}
