@@ -92,7 +92,7 @@ struct Ledger(PathBuf);
 
 impl Ledger {
     fn note(&self, what: &str, name: &str, code: Option<u8>) {
-        let code = code.map_or("-".to_owned(), |code| code.to_string());
+        let code = code.map_or_else(|| "-".to_owned(), |code| code.to_string());
         let mut file = std::fs::File::options()
             .create(true)
             .append(true)
