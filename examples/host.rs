@@ -7,7 +7,8 @@ use aci_net::{BridgeNetwork, BridgeOptions, LoopbackNetwork, UserModeNetwork, Us
 use aci_runtime::EngineBuilder;
 use anyhow::Result;
 
-/// Root gets addresses that the host reaches; an ordinary user's groups have loopback.
+/// Root's groups get addresses that the host reaches; an ordinary user's reach out by `pasta`, or
+/// have loopback only where that is not installed.
 ///
 /// # Errors
 /// If the network cannot be opened.
