@@ -87,7 +87,7 @@
 //! # What is kept
 //!
 //! Container groups are the engine's. Resource groups, profiles, deployments and asynchronous
-//! operations are journaled in a [`ResourceStore`](aci_core::contract::ResourceStore) before they
+//! operations are journaled in a [`ResourceStore`] before they
 //! are answered.
 
 // Handlers have one form, whether they wait for something or not.

@@ -1,4 +1,4 @@
-//! An [`Authorizer`](super::Authorizer) of two parts: who somebody is ([`Authenticator`]) and what
+//! An [`Authorizer`] of two parts: who somebody is ([`Authenticator`]) and what
 //! he may do ([`Roles`]).
 //!
 //! ```
