@@ -333,9 +333,10 @@ async fn documents_choose_their_subnet_address_and_name_servers() {
     let at_a = network.attach(request).await.unwrap();
     assert_eq!(at_a.ip, Some("10.5.1.6".parse().unwrap()));
     assert_eq!(at_a.addresses[1], net("fd00:5::4/64"));
+    // The network's own name server, at the subnet's gateways.
     assert_eq!(
         at_a.dns.name_servers,
-        ["192.0.2.53".parse::<IpAddr>().unwrap()]
+        ["10.5.1.1", "fd00:5::1"].map(|a| a.parse::<IpAddr>().unwrap())
     );
     let mut request = b.request();
     request.dns = Some(DnsConfiguration {

@@ -163,14 +163,14 @@ async fn published_ports_lead_to_their_group_and_nothing_else_does() {
     assert!(network.capability().publish);
     let (a, b, c) = (lab.group("a"), lab.group("b"), lab.group("c"));
     let mut request = a.request();
-    request.ip_address = public(&[(80, Protocol::Tcp), (53, Protocol::Udp)]);
+    request.ip_address = public(&[(80, Protocol::Tcp), (5353, Protocol::Udp)]);
     let at_a = network.attach(request).await.unwrap();
     assert_eq!(at_a.published.len(), 2);
     network.attach(b.request()).await.unwrap();
     for port in [80, 81] {
         serve(&a.namespace, port, "a");
     }
-    serve_udp(&a.namespace, 53, "a");
+    serve_udp(&a.namespace, 5353, "a");
     serve(&lab.host, 8080, "host");
     // From outside, from the host, from another group, from itself.
     assert_eq!(
@@ -181,11 +181,11 @@ async fn published_ports_lead_to_their_group_and_nothing_else_does() {
     assert_eq!(connect(&b.namespace, ip(HOST), 80).unwrap().0, "a");
     assert_eq!(connect(&a.namespace, ip(HOST), 80).unwrap().0, "a");
     assert_eq!(
-        ask_udp(&internet.namespace, SocketAddr::new(ip(HOST), 53)).unwrap(),
+        ask_udp(&internet.namespace, SocketAddr::new(ip(HOST), 5353)).unwrap(),
         "a"
     );
     assert_eq!(
-        ask_udp(&b.namespace, SocketAddr::new(ip(HOST), 53)).unwrap(),
+        ask_udp(&b.namespace, SocketAddr::new(ip(HOST), 5353)).unwrap(),
         "a"
     );
     // Ports that are not listed lead to the host itself.

@@ -152,13 +152,13 @@ async fn ipv6_goes_out_comes_in_and_comes_back() {
         let network = BridgeNetwork::open(options).await.unwrap();
         let (a, b) = (lab.group("a"), lab.group("b"));
         let mut request = a.request();
-        request.ip_address = public(&[(80, Protocol::Tcp), (53, Protocol::Udp)]);
+        request.ip_address = public(&[(80, Protocol::Tcp), (5353, Protocol::Udp)]);
         let at_a = network.attach(request).await.unwrap();
         network.attach(b.request()).await.unwrap();
         for port in [80, 81] {
             serve(&a.namespace, port, "a");
         }
-        serve_udp(&a.namespace, 53, "a");
+        serve_udp(&a.namespace, 5353, "a");
         let to = if from_pool {
             at_a.ip.unwrap()
         } else {
@@ -175,7 +175,7 @@ async fn ipv6_goes_out_comes_in_and_comes_back() {
         // In: from outside, from the host, from another group, from itself.
         for from in [&internet.namespace, &lab.host, &*b.namespace, &*a.namespace] {
             assert_eq!(connect(from, to, 80).unwrap().0, "a");
-            assert_eq!(ask_udp(from, SocketAddr::new(to, 53)).unwrap(), "a");
+            assert_eq!(ask_udp(from, SocketAddr::new(to, 5353)).unwrap(), "a");
             assert!(connect(from, to, 81).is_err());
         }
         let own = at_a.addresses[1].addr();

@@ -22,7 +22,13 @@ pub(super) fn listened(port: &PublishedPort) -> Result<()> {
     };
     match tried {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Err(port_taken(port, "a program of the host listens on it"))
+            let who = if port.port == 53 && port.address.is_unspecified() {
+                // It answers on the gateways, which are addresses of the host too.
+                "the network's own name server, or a program of the host, listens on it"
+            } else {
+                "a program of the host listens on it"
+            };
+            Err(port_taken(port, who))
         }
         Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
             Err(port_taken(port, "the host does not have this address"))
