@@ -10,8 +10,8 @@
 //! ]))
 //! .authenticator(
 //!     StaticTokens::default()
-//!         .token("a long random text", "ci")?
-//!         .token("another long random text", "dashboard")?,
+//!         .token("made-by-openssl-rand-base64-32", "ci")?
+//!         .token("another-one-of-openssl-rand", "dashboard")?,
 //! );
 //! # Ok::<(), aci_core::error::Error>(())
 //! ```
