@@ -218,10 +218,18 @@ async fn verify(dir: &Path, ledger: &Ledger, kill: u32) {
                     .unwrap();
                 let app = group.container("app").unwrap();
                 assert_eq!(app.view().restart_count, Some(0), "{name}");
-                assert_eq!(
-                    app.logs(LogOptions::default()).await.unwrap(),
-                    format!("{name}\n")
-                );
+                // It runs, but may not have come to its first line when its host was killed.
+                let said = async {
+                    loop {
+                        let log = app.logs(LogOptions::default()).await.unwrap();
+                        if !log.is_empty() {
+                            return log;
+                        }
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                };
+                let said = tokio::time::timeout(PATIENCE, said).await.expect(&name);
+                assert_eq!(said, format!("{name}\n"));
                 assert_eq!(
                     exec(&group, "echo again").await.as_deref(),
                     Some("again\n"),

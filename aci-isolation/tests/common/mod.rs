@@ -304,7 +304,7 @@ pub async fn ended(sandbox: &dyn Sandbox, name: &str) -> ExitStatus {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait)
+    tokio::time::timeout(Duration::from_secs(90), wait)
         .await
         .expect("the container ends")
 }

@@ -29,7 +29,7 @@ use crate::model::Secret;
 use crate::size::Limits;
 
 /// Longest time that a simple thing may take in a sandbox, such as the end of `exit 0`.
-pub(super) const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 /// How long the suite waits to see that something does not happen.
 pub(super) const QUIET: Duration = Duration::from_millis(300);
 
