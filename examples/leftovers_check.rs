@@ -11,7 +11,13 @@ use aci_examples::leftovers;
 fn main() -> ExitCode {
     let given: Vec<String> = std::env::args().skip(1).collect();
     let marks: Vec<&str> = if given.is_empty() {
-        vec!["aci-agent", "/aci/", "aci-net "]
+        vec![
+            "aci-agent",
+            "aci-share",
+            "aci-azurefile",
+            "/aci/",
+            "aci-net ",
+        ]
     } else {
         given.iter().map(String::as_str).collect()
     };

@@ -14,7 +14,9 @@ use aci_core::model::{ContainerGroup, Event};
 use aci_examples::{hello, host, leftovers};
 use aci_isolation::{Namespaces, NamespacesOptions};
 use aci_runtime::{Engine, ExecOptions, Group, LogOptions, Notice, Notices, RedbStore, Shutdown};
-use aci_storage::{EmptyDirs, HostImage, OciImages, OciImagesOptions, Secrets};
+use aci_storage::{
+    AzureFiles, AzureFilesOptions, EmptyDirs, HostImage, OciImages, OciImagesOptions, Secrets,
+};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -98,6 +100,10 @@ async fn run(arguments: Arguments) -> Result<()> {
         .images(images)
         .volumes(EmptyDirs::open(dir.join("volumes"))?)
         .volumes(Secrets)
+        .volumes(AzureFiles::open(
+            dir.join("volumes"),
+            AzureFilesOptions::default(),
+        )?)
         .store(RedbStore::open(dir.join("journal"))?);
     let engine = host::with_network(builder, &dir).await?.build().await?;
     for missing in engine

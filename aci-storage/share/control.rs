@@ -22,7 +22,8 @@ pub(crate) fn bind(path: &std::path::Path) -> io::Result<UnixListener> {
         _ => {}
     }
     // By way of a descriptor: a socket's address holds 108 bytes, a path may have more.
-    let directory = std::fs::File::open(path.parent().unwrap_or_else(|| std::path::Path::new("/")))?;
+    let directory =
+        std::fs::File::open(path.parent().unwrap_or_else(|| std::path::Path::new("/")))?;
     let short = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let name = path.file_name().unwrap_or_default();
     let listener = UnixListener::bind(std::path::Path::new(&short).join(name))?;

@@ -11,6 +11,7 @@ mod smb;
 mod wire;
 
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -24,7 +25,11 @@ const SERVE: &str = "serve";
 fn main() {
     if std::env::args().nth(1).as_deref() != Some(SERVE) {
         // The one who asked waits for this process alone; the server is nobody's child.
-        if let Err(error) = Command::new("/proc/self/exe").arg(SERVE).spawn() {
+        let serving = Command::new("/proc/self/exe")
+            .arg0("aci-share")
+            .arg(SERVE)
+            .spawn();
+        if let Err(error) = serving {
             say(&Started::Failed(host(format!("cannot run: {error}"))));
         }
         return;

@@ -21,7 +21,9 @@ use aci_runtime::server::{
     CertificateSource, ClientCertificates, Server, ServerOptions, Tls, TlsOptions,
 };
 use aci_runtime::{Engine, RedbStore, Shutdown, identity};
-use aci_storage::{EmptyDirs, HostImage, OciImages, OciImagesOptions, Secrets};
+use aci_storage::{
+    AzureFiles, AzureFilesOptions, EmptyDirs, HostImage, OciImages, OciImagesOptions, Secrets,
+};
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -307,6 +309,10 @@ async fn open_engine(
         .images(images)
         .volumes(EmptyDirs::open(dir.join("volumes"))?)
         .volumes(Secrets)
+        .volumes(AzureFiles::open(
+            dir.join("volumes"),
+            AzureFilesOptions::default(),
+        )?)
         .store(Arc::clone(store));
     let builder = match bridge {
         Some(bridge) => builder.network(bridge),

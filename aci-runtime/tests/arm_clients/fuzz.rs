@@ -6,7 +6,7 @@ use std::path::Path;
 use super::client::{python, text};
 use super::server::{self, TOKEN};
 
-/// Cases of each of the 19 operations; `make fuzz-arm` tries so many that there are 10,000.
+/// Cases of each of the 17 operations; `make fuzz-arm` tries so many that there are 10,000.
 const EACH: &str = "40";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,7 +41,8 @@ async fn the_fuzzer_finds_nothing() {
             .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
             .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance"])
             .args(["--phases", "examples,coverage,fuzzing", "--max-examples", &each])
-            .args(["--mode", "all", "--workers", "4", "--no-shrink", "--suppress-health-check", "all"])
+            // One worker: CPython 3.11 fails when two threads parse at a time (its issue 106905).
+            .args(["--mode", "all", "--workers", "1", "--no-shrink", "--suppress-health-check", "all"])
             .args(["--warnings", "off", "--report", "ndjson", "--report-ndjson-path"])
             .arg("report.ndjson")
             .current_dir(home)
@@ -57,5 +58,5 @@ async fn the_fuzzer_finds_nothing() {
     let cases = report.matches("\"status_code\":").count();
     println!("answers that were checked: {cases}");
     assert!(output.status.success(), "the fuzzer found something");
-    assert!(cases >= 19 * 20, "only {cases} answers were checked");
+    assert!(cases >= 17 * 20, "only {cases} answers were checked");
 }

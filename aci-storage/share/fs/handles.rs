@@ -157,7 +157,7 @@ impl Handle {
             let (current, file) = self.ready(inner).await?;
             match action(current.link, file).await {
                 Err(fault) if fault.is_loss() => inner.share.found_lost(current.generation),
-                // An administrator closed it on the server: it is opened again, once.
+                // An administrator closed it on the server: it is opened again, as often as that.
                 Err(Fault::Status(status::FILE_CLOSED)) => {
                     let mut slot = self.slot.lock().await;
                     if slot.file == file {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use smb2::pack::Guid;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::smb::login::{Target, login};
 use crate::smb::{Fault, Link, ops};
@@ -42,6 +42,8 @@ enum Stand {
 pub(crate) struct Share {
     config: Config,
     password: Mutex<Password>,
+    /// Tells attempts that pause of a new key.
+    rotated: Notify,
     client: Guid,
     stand: watch::Sender<Stand>,
     connections: AtomicU64,
@@ -60,6 +62,7 @@ impl Share {
         let client = ops::guid()?;
         let share = Self {
             password: Mutex::new(config.password.clone()),
+            rotated: Notify::new(),
             config,
             client,
             stand: watch::Sender::new(Stand::Down {
@@ -138,7 +141,10 @@ impl Share {
                     });
                 }
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.rotated.notified() => {}
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -208,6 +214,7 @@ impl Share {
     /// Logs in with this key from now on; attempts that wait for it are not held up by a pause.
     pub(crate) fn rotate(&self, password: Password) {
         *locked(&self.password) = password;
+        self.rotated.notify_waiters();
     }
 
     pub(crate) fn status(&self, open_files: u64) -> Status {
