@@ -18,7 +18,10 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio_rustls::rustls::crypto::CryptoProvider;
 
 pub(crate) use connect::Connector;
 pub use proxy::Proxies;
@@ -41,6 +44,9 @@ pub struct Registries {
     pub enabled: bool,
     /// Which certificates are trusted. Default: those of the system. TLS is 1.2 at least.
     pub roots: TlsRoots,
+    /// What TLS computes with, a value of `rustls` 0.23; nothing is installed for the whole process.
+    /// Default: `rustls::crypto::ring::default_provider()`.
+    pub crypto: Option<Arc<CryptoProvider>>,
     /// Hosts, with the port if it is named in references, that are spoken to by plain HTTP.
     /// Credentials then cross the network in clear. Default: none.
     pub insecure: Vec<String>,
@@ -74,6 +80,7 @@ impl Default for Registries {
         Self {
             enabled: true,
             roots: TlsRoots::System,
+            crypto: None,
             insecure: Vec::new(),
             mirrors: BTreeMap::new(),
             proxies: Proxies::default(),
