@@ -46,7 +46,8 @@ pub struct PullRequest {
     pub policy: PullPolicy,
 }
 
-/// What a pull does at the moment.
+/// What a pull does at the moment. A layer may be unpacked while it is still being fetched, so its
+/// steps of these two phases come in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullPhase {
     /// Asking the registry or the store.

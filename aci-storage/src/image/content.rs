@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use aci_core::error::{Error, ErrorKind, Result};
 
+use super::along::{Along, Growing, along};
 use super::digest::{Digest, Hasher};
 use super::manifest::{Descriptor, MAX_JSON};
 use crate::fail;
@@ -68,7 +69,7 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Keeps small content, which is durable afterwards.
+    /// Keeps small content.
     pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         if !self.has(&digest, bytes.len() as u64) {
@@ -210,14 +211,19 @@ impl Blobs {
         remove(&self.partial.join(digest.hex()))
     }
 
-    /// Makes staged content a blob: flushed first, then given its name.
+    /// Makes staged content a blob: flushed first, then given its name, which
+    /// [`Blobs::keep_names`] makes durable.
     pub(crate) fn adopt(&self, staged: Staged) -> Result<()> {
         let to = self.path(&staged.digest);
         let failed = |e: io::Error| fail::io("images.ingest", "keep it", &to, e);
         if let Some(file) = &staged.file {
             file.sync_all().map_err(failed)?;
         }
-        fs::rename(&staged.path, &to).map_err(failed)?;
+        fs::rename(&staged.path, &to).map_err(failed)
+    }
+
+    /// Makes the names of all blobs durable; to be done before a reference names one.
+    pub(crate) fn keep_names(&self) -> Result<()> {
         sync_dir(&self.dir)
     }
 
@@ -269,6 +275,13 @@ impl Stager {
     /// Bytes that are there.
     pub(crate) const fn size(&self) -> u64 {
         self.size
+    }
+
+    /// For who reads what is written, as it comes.
+    pub(crate) fn along(&self) -> Result<(Growing, Along)> {
+        let failed = |e| self.failed("read it", e);
+        let file = File::open(&self.path).map_err(failed)?;
+        Ok(along(file, self.size))
     }
 
     /// Does not keep what is there for another try.

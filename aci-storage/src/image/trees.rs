@@ -11,7 +11,6 @@ use aci_core::error::{Error, ErrorKind, Result};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::content::Blobs;
 use super::digest::Digest;
 use crate::fail;
 use crate::layer::{
@@ -195,12 +194,12 @@ impl Trees {
         graves.bury(&self.place(diff_id))
     }
 
-    /// Has a layer unpacked; `true` if it was not before. Calls for one layer wait for each other.
-    pub(crate) fn ensure(
+    /// Has a layer unpacked from its blob; `true` if it was not before. Calls for one layer wait for
+    /// each other.
+    pub(crate) fn ensure<R: io::Read>(
         &self,
         diff_id: &Digest,
-        blob: &Digest,
-        blobs: &Blobs,
+        blob: impl FnOnce() -> Result<R>,
         limits: &UnpackLimits,
         heard: &mut dyn FnMut(u64),
     ) -> Result<bool> {
@@ -210,8 +209,7 @@ impl Trees {
             if self.has(diff_id) {
                 Ok(false)
             } else {
-                self.unpack(diff_id, blob, blobs, limits, heard)
-                    .map(|()| true)
+                self.unpack(diff_id, blob()?, limits, heard).map(|()| true)
             }
         };
         // Two besides this one: the map's and ours; more mean that somebody waits.
@@ -225,14 +223,12 @@ impl Trees {
     fn unpack(
         &self,
         diff_id: &Digest,
-        blob: &Digest,
-        blobs: &Blobs,
+        blob: impl io::Read,
         limits: &UnpackLimits,
         heard: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let span = tracing::info_span!("layer.unpack", %diff_id);
         let _span = span.enter();
-        let file = blobs.open_blob(blob)?;
         let draft = Draft::new(&self.tmp)?;
         let replaced = draft.0.join("replaced");
         let (tree, image) = (draft.0.join(TREE), draft.0.join(IMAGE));
@@ -247,7 +243,7 @@ impl Trees {
             }
             Written::Image => Destination::Image(&image),
         };
-        let unpacked = unpack(file, diff_id, to, limits, heard)?;
+        let unpacked = unpack(blob, diff_id, to, limits, heard)?;
         tracing::debug!(
             entries = unpacked.entries,
             bytes = unpacked.file_bytes,

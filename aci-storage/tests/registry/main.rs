@@ -12,6 +12,7 @@ mod access;
 mod common;
 mod faults;
 mod front;
+mod killed;
 mod policy;
 mod server;
 mod tls;
