@@ -85,6 +85,11 @@ impl Drop for Growing {
 }
 
 impl Along {
+    /// Whether all of it is there.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(*lock(&self.shared.state), State::Whole(_))
+    }
+
     /// Waits until there is something to read; how many bytes, none at the end.
     fn wait(&self) -> io::Result<u64> {
         let mut state = lock(&self.shared.state);

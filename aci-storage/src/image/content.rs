@@ -1,8 +1,10 @@
 //! Blobs by digest, in the places that the OCI image layout gives them.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use aci_core::error::{Error, ErrorKind, Result};
@@ -10,6 +12,7 @@ use aci_core::error::{Error, ErrorKind, Result};
 use super::along::{Along, Growing, along};
 use super::digest::{Digest, Hasher};
 use super::manifest::{Descriptor, MAX_JSON};
+use super::trees::lock;
 use crate::fail;
 use crate::tree::make_private_dir;
 
@@ -20,6 +23,21 @@ pub(crate) struct Blobs {
     tmp: PathBuf,
     /// What was fetched of blobs whose pull broke off, by the digest that they are to have.
     partial: PathBuf,
+    /// Whose file of these is being written.
+    claims: Arc<Mutex<HashSet<Digest>>>,
+}
+
+/// A file in `partial` is this pull's as long as this lives.
+#[derive(Debug)]
+struct Claim {
+    digest: Digest,
+    all: Arc<Mutex<HashSet<Digest>>>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.all).remove(&self.digest);
+    }
 }
 
 impl Blobs {
@@ -33,6 +51,7 @@ impl Blobs {
             dir,
             tmp: tmp.to_owned(),
             partial,
+            claims: Arc::default(),
         })
     }
 
@@ -149,13 +168,21 @@ impl Blobs {
             file: Some(file),
             hasher: Hasher::default(),
             size: 0,
-            keep: false,
+            claim: None,
         })
     }
 
     /// A file for a blob that is fetched, with what an earlier pull fetched of it; that is hashed
     /// again. It is kept when it is dropped before its end, so that the next pull goes on there.
+    /// While another pull has that file (from another registry), it is an ordinary one.
     pub(crate) fn resume(&self, wanted: &Descriptor) -> Result<Stager> {
+        if !lock(&self.claims).insert(wanted.digest) {
+            return self.stager();
+        }
+        let claim = Claim {
+            digest: wanted.digest,
+            all: Arc::clone(&self.claims),
+        };
         let path = self.partial.join(wanted.digest.hex());
         let failed = |e| fail::io("images.ingest", "take it up again", &path, e);
         let mut file = File::options()
@@ -186,7 +213,7 @@ impl Blobs {
             file: Some(file),
             hasher,
             size,
-            keep: true,
+            claim: Some(claim),
         })
     }
 
@@ -263,7 +290,8 @@ pub(crate) struct Stager {
     file: Option<File>,
     hasher: Hasher,
     size: u64,
-    keep: bool,
+    /// With one it is taken up again.
+    claim: Option<Claim>,
 }
 
 impl Stager {
@@ -286,7 +314,7 @@ impl Stager {
 
     /// Does not keep what is there for another try.
     pub(crate) fn discard(mut self) {
-        self.keep = false;
+        self.size = 0;
     }
 
     pub(crate) fn finish(mut self) -> Staged {
@@ -295,6 +323,7 @@ impl Stager {
             file: self.file.take(),
             digest: std::mem::take(&mut self.hasher).finish(),
             size: self.size,
+            _claim: self.claim.take(),
         }
     }
 }
@@ -315,7 +344,7 @@ impl Write for Stager {
 
 impl Drop for Stager {
     fn drop(&mut self) {
-        if self.file.is_some() && !(self.keep && self.size > 0) {
+        if self.file.is_some() && !(self.claim.is_some() && self.size > 0) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -328,6 +357,8 @@ pub(crate) struct Staged {
     file: Option<File>,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
+    /// Until it has its name.
+    _claim: Option<Claim>,
 }
 
 impl Staged {

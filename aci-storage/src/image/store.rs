@@ -87,7 +87,8 @@ pub(crate) struct Inner {
     pub(super) graves: Graveyard,
     pub(super) state: Mutex<State>,
     roots: Turns<RootFsKey>,
-    fetching: Turns<Digest>,
+    /// By registry and blob.
+    fetching: Turns<(String, Digest)>,
     connector: Connector,
     /// Held for its lock; the last field, so that it goes last.
     _lock: File,
@@ -268,9 +269,10 @@ impl Inner {
         &self.connector
     }
 
-    /// The turn to fetch a blob.
-    pub(crate) async fn fetching(&self, digest: Digest) -> Turn {
-        self.fetching.take(digest).await
+    /// The turn to fetch a blob from a registry. Who wants it from another one does not wait: a slow
+    /// registry is to keep nobody from what others serve too.
+    pub(crate) async fn fetching(&self, registry: String, digest: Digest) -> Turn {
+        self.fetching.take((registry, digest)).await
     }
 
     /// What the store has for a reference.
@@ -383,23 +385,15 @@ impl Inner {
         diff_id: &Digest,
         progress: Option<&PullProgress>,
     ) -> Result<bool> {
-        let blob = || self.blobs.open_blob(&layer.digest);
-        let fresh = self.unpack(layer, diff_id, blob, progress)?;
+        let mut teller = Teller::new(progress, Some(layer), PullPhase::Unpacking);
+        let fresh = self.trees.ensure(
+            diff_id,
+            || self.blobs.open_blob(&layer.digest),
+            &self.options.limits,
+            &mut |done| teller.tell(done),
+        )?;
         Teller::new(progress, Some(layer), PullPhase::Done).tell(layer.size);
         Ok(fresh)
-    }
-
-    fn unpack<R: std::io::Read>(
-        &self,
-        layer: &Descriptor,
-        diff_id: &Digest,
-        blob: impl FnOnce() -> Result<R>,
-        progress: Option<&PullProgress>,
-    ) -> Result<bool> {
-        let mut teller = Teller::new(progress, Some(layer), PullPhase::Unpacking);
-        let limits = &self.options.limits;
-        let mut heard = |done| teller.tell(done);
-        self.trees.ensure(diff_id, blob, limits, &mut heard)
     }
 
     /// Has a layer unpacked while its blob is fetched; the answer is as that of
@@ -418,7 +412,10 @@ impl Inner {
         let span = tracing::Span::current();
         let work = move || {
             let _span = span.enter();
-            let done = inner.unpack(&layer, &diff_id, || Ok(blob), progress.as_ref());
+            let mut teller = Teller::new(progress.as_ref(), Some(&layer), PullPhase::Unpacking);
+            let (trees, limits) = (&inner.trees, &inner.options.limits);
+            let heard = &mut |done| teller.tell(done);
+            let done = trees.ensure_along(&diff_id, blob, limits, heard);
             // So that who hears of the end finds the store free.
             drop(inner);
             let _ = tell.send(done);

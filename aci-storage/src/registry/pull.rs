@@ -252,10 +252,12 @@ async fn one_layer(
     progress: Option<&PullProgress>,
 ) -> Result<Option<Digest>> {
     let mut unpacking = None;
-    {
+    let there = || inner.blobs().has(&layer.digest, layer.size);
+    if !there() {
         // Whoever wants the same blob waits here, and then finds it.
-        let turn = inner.fetching(layer.digest).await;
-        if !inner.blobs().has(&layer.digest, layer.size) {
+        let registry = session.endpoint.to_string();
+        let turn = inner.fetching(registry, layer.digest).await;
+        if !there() {
             let mut teller = Teller::new(progress, Some(&layer), PullPhase::Downloading);
             teller.tell(0);
             let mut begin = |blob| {
