@@ -46,7 +46,7 @@ impl Worker {
                 continue;
             }
             self.step("journal.uplinks");
-            self.record(vec![Record::Uplinks(family, closed.clone())], true)?;
+            self.record(vec![Record::Uplinks(family, closed.clone())])?;
             // The rules that keep the host from routing for others come first.
             let indexes = self.host.indexes(&closed)?;
             self.uplinks
@@ -68,7 +68,7 @@ impl Worker {
         self.host.enforce("network.detach", None)?;
         for family in Family::BOTH {
             if !self.ledger.uplinks(family).is_empty() {
-                self.record(vec![Record::Uplinks(family, Vec::new())], false)?;
+                self.record(vec![Record::Uplinks(family, Vec::new())])?;
             }
         }
         Ok(())
