@@ -101,6 +101,7 @@ impl Worker {
             networks: self.header.networks.clone(),
             uplinks: self.uplinks.clone(),
             outbound: self.options.outbound,
+            names: self.options.names,
             metadata: self.metadata,
         };
         let mut all = Elements::default();
@@ -278,7 +279,9 @@ impl Worker {
             return;
         }
         // From here on new packets find the way; of flows that go on, the kernel must be told.
-        let taken = planned.iter().filter_map(|(r, _)| self.ledger.get(&r.sandbox));
+        let taken = planned
+            .iter()
+            .filter_map(|(r, _)| self.ledger.get(&r.sandbox));
         let taken: BTreeMap<_, _> = taken.flat_map(followed_ports).collect();
         if !taken.is_empty() {
             let job = Job {
@@ -340,7 +343,9 @@ impl Worker {
         let published = wish.published.clone();
         let now = self.options.clock.now();
         let entry = self.ledger.plan(wish, self.options.bounds, now)?;
-        published.iter().try_for_each(listened)?;
+        for port in &published {
+            listened(port, || self.host.addresses_of_others())?;
+        }
         let record = Record::Intend(Box::new(entry));
         self.ledger
             .apply(&record)

@@ -174,6 +174,7 @@ impl Worker {
             .filter(|e| e.phase != Phase::Attached)
             .map(|e| e.attachment.sandbox.clone())
             .collect();
+        self.host.declare(self.all_uplinks())?;
         let removed = self.sweep()?;
         let mut records = Vec::new();
         for sandbox in &half {
