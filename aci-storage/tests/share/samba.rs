@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -87,7 +88,7 @@ impl Samba {
         samba
     }
 
-    fn conf(&self) -> PathBuf {
+    pub(crate) fn conf(&self) -> PathBuf {
         self.dir.path().join("smb.conf")
     }
 
@@ -264,6 +265,13 @@ impl Mounted {
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The process id of the share server.
+    pub(crate) fn share_server(&self) -> Option<u32> {
+        let control = UnixStream::connect(self.path.with_file_name("control")).ok()?;
+        let peer = rustix::net::sockopt::socket_peercred(&control).ok()?;
+        u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
     }
 }
 
