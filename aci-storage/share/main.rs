@@ -78,10 +78,12 @@ fn configuration() -> Result<Config, Failure> {
 
 async fn run(runtime: tokio::runtime::Handle) -> Result<(), Failure> {
     let config = configuration()?;
-    let share = fs::share::Share::open(config.clone())
+    let (breaks, taken_back) = tokio::sync::mpsc::unbounded_channel();
+    let share = fs::share::Share::open(config.clone(), breaks)
         .await
         .map_err(|fault| fault.failure())?;
     let inner = Arc::new(fs::Inner::new(share).map_err(|fault| fault.failure())?);
+    tokio::spawn(fs::Inner::hear(Arc::downgrade(&inner), taken_back));
     let listener =
         control::bind(&config.control).map_err(|e| host(format!("cannot listen: {e}")))?;
     let files = fs::Files::new(Arc::clone(&inner), runtime);

@@ -37,7 +37,11 @@ impl Client {
             .arg("-oL")
             .arg(&program)
             .arg(format!("//127.0.0.1/{SHARE}"))
-            .args(["-p", &server.port.to_string(), "--client-protection=encrypt"])
+            .args([
+                "-p",
+                &server.port.to_string(),
+                "--client-protection=encrypt",
+            ])
             .arg("-s")
             .arg(server.conf())
             .arg(format!("--user={ACCOUNT}%{KEY}"))

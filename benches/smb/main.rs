@@ -94,13 +94,21 @@ fn main() -> anyhow::Result<()> {
     let before = report::load();
     let series = tokio::runtime::Builder::new_current_thread()
         .build()?
-        .block_on(take_turns(contestants, 1, runs.max(1), Duration::from_millis(200)))?;
+        .block_on(take_turns(
+            contestants,
+            1,
+            runs.max(1),
+            Duration::from_millis(200),
+        ))?;
     let load = [before, report::load()];
     // It waits on the share server, which has to find the server there.
     drop(mounted);
 
     println!("\n{}", report::machine());
-    println!("{runs} runs in turns; load before {before:?}, after {:?}\n", load[1]);
+    println!(
+        "{runs} runs in turns; load before {before:?}, after {:?}\n",
+        load[1]
+    );
     let (ours, peers) = series.split_first().context("nobody ran")?;
     let mut table = Table::new(&["", "median", "p10", "p90", "ours/this"]);
     for (part, file, unit) in PARTS {
@@ -122,7 +130,10 @@ fn main() -> anyhow::Result<()> {
             };
             Comparison {
                 name: format!("smb-{file}-{peer}"),
-                what: format!("a mounted azureFile share, {} MiB large file: {part}", LARGE >> 20),
+                what: format!(
+                    "a mounted azureFile share, {} MiB large file: {part}",
+                    LARGE >> 20
+                ),
                 ours,
                 peer_name: one.name.clone(),
                 peer: this,

@@ -16,12 +16,13 @@ use fuser::{
     ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
+use super::locking::Claim;
 use super::locks::Range;
-use super::work::{Changes, Claim};
-use super::{Inner, locked, names};
+use super::work::Changes;
+use super::{Inner, Listed, locked, names};
 use crate::smb::Fault;
 use crate::smb::ops::{Attributes, Kind, Locking, time};
-use crate::wire::Options;
+use crate::wire::{Cache, Options};
 
 /// Largest write that the kernel hands over at once, and largest read ahead.
 const PIECE: u32 = 1 << 20;
@@ -71,6 +72,16 @@ fn ttl(options: &Options) -> Duration {
     Duration::from_millis(options.actimeo_ms)
 }
 
+fn kind(attributes: &Attributes) -> FileType {
+    if attributes.is_directory() {
+        FileType::Directory
+    } else if attributes.link.is_some() {
+        FileType::Symlink
+    } else {
+        FileType::RegularFile
+    }
+}
+
 /// How a program sees a file.
 fn shown(options: &Options, node: u64, attributes: &Attributes) -> FileAttr {
     let directory = attributes.is_directory();
@@ -82,19 +93,18 @@ fn shown(options: &Options, node: u64, attributes: &Attributes) -> FileAttr {
     if !directory && attributes.is_read_only() {
         perm &= !0o222;
     }
+    if attributes.link.is_some() {
+        perm = 0o777;
+    }
     FileAttr {
         ino: INodeNo(node),
-        size: attributes.size,
+        size: attributes.link.map_or(attributes.size, u64::from),
         blocks: attributes.allocated.div_ceil(512),
         atime: time(attributes.accessed),
         mtime: time(attributes.written),
         ctime: time(attributes.changed),
         crtime: time(attributes.created),
-        kind: if directory {
-            FileType::Directory
-        } else {
-            FileType::RegularFile
-        },
+        kind: kind(attributes),
         perm,
         nlink: if directory { 2 } else { 1 },
         uid: options.uid,
@@ -153,6 +163,14 @@ fn attributes(inner: &Inner, node: u64, reply: ReplyAttr, done: Result<Attribute
     }
 }
 
+/// Whether the kernel keeps what it reads while a file is open.
+fn kept(inner: &Inner) -> FopenFlags {
+    match inner.share.config().options.cache {
+        Cache::Strict => FopenFlags::empty(),
+        Cache::None => FopenFlags::FOPEN_DIRECT_IO,
+    }
+}
+
 fn empty(reply: ReplyEmpty, done: Result<(), Fault>) {
     match done {
         Ok(()) => reply.ok(),
@@ -168,8 +186,9 @@ impl Filesystem for Files {
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_AUTO_INVAL_DATA,
+            // Always: a server tells the attributes with the names.
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
             InitFlags::FUSE_ALLOW_IDMAP,
         ] {
             // What a kernel does not have is done without.
@@ -276,8 +295,28 @@ impl Filesystem for Files {
         });
     }
 
-    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &std::path::Path, reply: ReplyEntry) {
-        reply.error(Errno::EOPNOTSUPP);
+    fn symlink(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &std::path::Path,
+        reply: ReplyEntry,
+    ) {
+        let (name, target) = (name.to_owned(), target.as_os_str().to_owned());
+        self.spawn(|inner| async move {
+            let done = inner.symlink(parent.0, &name, &target).await;
+            entry(&inner, reply, done);
+        });
+    }
+
+    fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
+        self.spawn(|inner| async move {
+            match inner.readlink(node.0).await {
+                Ok(target) => reply.data(&target),
+                Err(fault) => reply.error(errno(&fault)),
+            }
+        });
     }
 
     fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
@@ -312,7 +351,7 @@ impl Filesystem for Files {
         self.spawn(|inner| async move {
             match inner.open(node.0, flags.0).await {
                 // What was read before is dropped: close-to-open.
-                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+                Ok(handle) => reply.opened(FileHandle(handle), kept(&inner)),
                 Err(fault) => reply.error(errno(&fault)),
             }
         });
@@ -337,7 +376,7 @@ impl Filesystem for Files {
                     &shown(options, node, &attributes),
                     Generation(0),
                     FileHandle(handle),
-                    FopenFlags::empty(),
+                    kept(&inner),
                 ),
                 Err(fault) => reply.error(errno(&fault)),
             }
@@ -384,8 +423,8 @@ impl Filesystem for Files {
         });
     }
 
-    /// Every write is on the server when it is answered, so that a close has nothing to report;
-    /// the locks of the process go, as POSIX has it.
+    /// A close says what became of the writes that were answered before the server had them; the
+    /// locks of the process go, as POSIX has it.
     fn flush(
         &self,
         _: &Request,
@@ -395,7 +434,9 @@ impl Filesystem for Files {
         reply: ReplyEmpty,
     ) {
         self.spawn(|inner| async move {
-            empty(reply, inner.unlock_all(node.0, owner.0, fh.0).await);
+            let written = inner.flush(fh.0).await;
+            let unlocked = inner.unlock_all(node.0, owner.0, fh.0).await;
+            empty(reply, written.and(unlocked));
         });
     }
 
@@ -446,14 +487,9 @@ impl Filesystem for Files {
                     1 => reply.add(node, 2, FileType::Directory, ".."),
                     _ => {
                         let entry = &entries[usize::try_from(at - 2).unwrap_or(0)];
-                        let kind = if Attributes::from(entry).is_directory() {
-                            FileType::Directory
-                        } else {
-                            FileType::RegularFile
-                        };
-                        let name = names::from_server(&entry.file_name).unwrap_or_default();
-                        let number = entry.file_id.filter(|n| *n != 0).unwrap_or(u64::MAX);
-                        reply.add(INodeNo(number), at + 1, kind, &*name)
+                        let name = names::from_server(&entry.name).unwrap_or_default();
+                        let number = entry.number.filter(|n| *n != 0).unwrap_or(u64::MAX);
+                        reply.add(INodeNo(number), at + 1, kind(&entry.attributes), &*name)
                     }
                 };
                 if full {
@@ -489,9 +525,9 @@ impl Filesystem for Files {
                     reply.add(node, at + 1, name, &ttl, &here, Generation(0))
                 } else {
                     let entry = &entries[usize::try_from(at - 2).unwrap_or(0)];
-                    let name = names::from_server(&entry.file_name).unwrap_or_default();
-                    let id = inner.nodes().find(node.0, &entry.file_name);
-                    let shown = shown(options, id, &entry.into());
+                    let name = names::from_server(&entry.name).unwrap_or_default();
+                    let id = inner.nodes().find(node.0, &entry.name);
+                    let shown = shown(options, id, &entry.attributes);
                     let full = reply.add(INodeNo(id), at + 1, &*name, &ttl, &shown, Generation(0));
                     if full {
                         // The kernel was not told of it.
@@ -606,6 +642,7 @@ const NOTHING: Attributes = Attributes {
     written: smb2::pack::FileTime::ZERO,
     changed: smb2::pack::FileTime::ZERO,
     bits: smb2::types::flags::FileAttributes::DIRECTORY,
+    link: None,
 };
 
 impl Inner {
@@ -615,7 +652,7 @@ impl Inner {
         node: u64,
         handle: u64,
         offset: u64,
-    ) -> Result<Arc<Vec<crate::smb::ops::DirectoryEntry>>, Fault> {
+    ) -> Result<Arc<Vec<Listed>>, Fault> {
         let kept = locked(&self.listings).get(&handle).cloned();
         if let Some(kept) = kept.filter(|_| offset > 0) {
             return Ok(kept);

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use smb2::pack::Guid;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::smb::lease::Break;
 use crate::smb::login::{Target, login};
 use crate::smb::{Fault, Link, ops};
 use crate::wire::{Config, Failure, Password, Status};
@@ -45,6 +46,7 @@ pub(crate) struct Share {
     /// Tells attempts that pause of a new key.
     rotated: Notify,
     client: Guid,
+    breaks: mpsc::UnboundedSender<Break>,
     stand: watch::Sender<Stand>,
     connections: AtomicU64,
     previous: AtomicU64,
@@ -58,13 +60,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Share {
     /// Connects for the first time; its failure is the mount's.
-    pub(crate) async fn open(config: Config) -> Result<Arc<Self>, Fault> {
+    /// Leases that the server takes back are told to `breaks`.
+    pub(crate) async fn open(
+        config: Config,
+        breaks: mpsc::UnboundedSender<Break>,
+    ) -> Result<Arc<Self>, Fault> {
         let client = ops::guid()?;
         let share = Self {
             password: Mutex::new(config.password.clone()),
             rotated: Notify::new(),
             config,
             client,
+            breaks,
             stand: watch::Sender::new(Stand::Down {
                 since: Instant::now(),
                 last: None,
@@ -96,6 +103,7 @@ impl Share {
             previous: self.previous.load(Ordering::Relaxed),
             patience: Duration::from_millis(options.connect_ms),
             silence: Duration::from_millis(options.silence_ms),
+            breaks: self.breaks.clone(),
         })
         .await
     }

@@ -16,7 +16,7 @@ use aci_core::id::SandboxId;
 use aci_core::model::{AzureFileVolume, Secret, Volume};
 use async_trait::async_trait;
 
-pub use options::{AzureFilesOptions, FileServer};
+pub use options::{AzureFilesOptions, CachePolicy, FileServer};
 
 use self::wire::{Answer, Cause, Config, Failure, Password, Request, Started};
 use super::{check_component, entries};
@@ -46,14 +46,15 @@ use crate::turns::Turns;
 ///
 /// Operations wait, at most [`patience`](AzureFilesOptions::patience); connections are made anew by
 /// themselves, open files are asked back from the server with their locks, or opened again if they
-/// are the same files as before. A write is answered only when the server has it, so nothing that
-/// was answered is lost, and what was not is sent again. An open file that is another one now, or
+/// are the same files as before. What a write, `fsync` or `close` has answered is not lost by a lost
+/// connection or a restart of the server: it is kept until the server has it, and sent again. (Until
+/// `fsync` or `close`, [`CachePolicy::Strict`] may hold it in the share server's memory.) An open file that is another one now, or
 /// whose locks somebody else took meanwhile, fails with `ESTALE`.
 ///
 /// # What is different from a disk
 ///
-/// Nothing is cached between an open and the next; attributes for
-/// [`actimeo`](AzureFilesOptions::actimeo). Locks are mandatory, as SMB's are. A directory that is
+/// What was read is not kept between an open and the next; names, also that one is not there, and
+/// attributes are believed for [`actimeo`](AzureFilesOptions::actimeo). Locks are mandatory, as SMB's are. A directory that is
 /// renamed over an empty one is not replaced in one step. Deleted files that are still open keep a
 /// name that begins with `.aci-deleted-` on the server until they are closed. `chmod` keeps only
 /// whether a file can be written, `chown` has no effect.
