@@ -73,7 +73,22 @@ fn configuration() -> Result<Config, Failure> {
     std::io::stdin()
         .read_to_string(&mut text)
         .map_err(|e| host(format!("cannot read what to mount: {e}")))?;
-    serde_json::from_str(&text).map_err(|e| host(format!("cannot read what to mount: {e}")))
+    let mut config: Config =
+        serde_json::from_str(&text).map_err(|e| host(format!("cannot read what to mount: {e}")))?;
+    // An ordinary user's group has one user, root, who is that user outside of it.
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !user.is_root() {
+        let options = &mut config.options;
+        for (shown, own) in [
+            (&mut options.uid, user.as_raw()),
+            (&mut options.gid, group.as_raw()),
+        ] {
+            if *shown == 0 {
+                *shown = own;
+            }
+        }
+    }
+    Ok(config)
 }
 
 async fn run(runtime: tokio::runtime::Handle) -> Result<(), Failure> {

@@ -177,6 +177,8 @@ pub(crate) enum Cause {
 pub(crate) enum Request {
     /// How it stands.
     Status,
+    /// How full the share is.
+    Usage,
     /// Use this key from the next login on.
     Rotate(Password),
     /// Unmount and end.
@@ -190,6 +192,19 @@ pub(crate) enum Answer {
     Done,
     /// How it stands.
     Status(Status),
+    /// How full the share is.
+    Usage(Usage),
+    /// It cannot be done now.
+    Failed(Failure),
+}
+
+/// How full a share is, in bytes, as the server tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    /// What the share may hold: its quota, if the server has one for it.
+    pub(crate) total: u64,
+    /// What can still be written.
+    pub(crate) free: u64,
 }
 
 /// How a mounted share stands.

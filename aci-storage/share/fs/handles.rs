@@ -132,7 +132,13 @@ impl Handle {
                 Err(_) => {}
             }
         }
-        let opened = match link.open(&open).await {
+        let mut opened = link.open(&open).await;
+        if let Err(Fault::Status(status::INVALID_PARAMETER)) = opened {
+            // The lease is still counted for what the file was called before.
+            let durable = None;
+            opened = link.open(&Open { durable, ..open }).await;
+        }
+        let opened = match opened {
             Ok(opened) if opened.number == slot.number => opened,
             Ok(opened) => {
                 let _ = link.close(opened.file).await;

@@ -39,6 +39,19 @@ fn errno(fault: &Fault) -> Errno {
     Errno::from_i32(fault.errno())
 }
 
+tokio::task_local! {
+    /// The thread that a request comes from.
+    static ASKER: u32;
+}
+
+/// Whether the process that asks is about to end, so that nobody waits for the answer: the kernel
+/// ends no process before its request is answered.
+pub(crate) fn asker_is_ending() -> bool {
+    ASKER
+        .try_with(|pid| *pid != 0 && is_ending(*pid))
+        .unwrap_or(false)
+}
+
 /// Whether a process is about to end, and so waits for nothing any more.
 pub(crate) fn is_ending(pid: u32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
@@ -60,11 +73,12 @@ impl Files {
         Self { inner, runtime }
     }
 
-    fn spawn<F>(&self, work: impl FnOnce(Arc<Inner>) -> F)
+    fn spawn<F>(&self, request: &Request, work: impl FnOnce(Arc<Inner>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.runtime.spawn(work(Arc::clone(&self.inner)));
+        let work = work(Arc::clone(&self.inner));
+        self.runtime.spawn(ASKER.scope(request.pid(), work));
     }
 }
 
@@ -202,9 +216,9 @@ impl Filesystem for Files {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let done = inner.lookup(parent.0, &name).await;
             entry(&inner, reply, done);
         });
@@ -214,8 +228,8 @@ impl Filesystem for Files {
         self.inner.nodes().forget(node.0, times);
     }
 
-    fn getattr(&self, _: &Request, node: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.spawn(|inner| async move {
+    fn getattr(&self, request: &Request, node: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.spawn(request, |inner| async move {
             let done = inner.getattr(node.0, fh.map(|h| h.0)).await;
             attributes(&inner, node.0, reply, done);
         });
@@ -223,7 +237,7 @@ impl Filesystem for Files {
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         mode: Option<u32>,
         _: Option<u32>,
@@ -246,7 +260,7 @@ impl Filesystem for Files {
             accessed: accessed.map(moment),
             written: written.map(moment),
         };
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let done = inner.setattr(node.0, fh.map(|h| h.0), changes).await;
             attributes(&inner, node.0, reply, done);
         });
@@ -254,7 +268,7 @@ impl Filesystem for Files {
 
     fn mknod(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
@@ -267,51 +281,59 @@ impl Filesystem for Files {
             return reply.error(Errno::EPERM);
         }
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let done = inner.mknod(parent.0, &name).await;
             entry(&inner, reply, done);
         });
     }
 
-    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let done = inner.mkdir(parent.0, &name).await;
             entry(&inner, reply, done);
         });
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             empty(reply, inner.remove(parent.0, &name, Kind::File).await);
         });
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             empty(reply, inner.remove(parent.0, &name, Kind::Directory).await);
         });
     }
 
     fn symlink(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         target: &std::path::Path,
         reply: ReplyEntry,
     ) {
         let (name, target) = (name.to_owned(), target.as_os_str().to_owned());
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let done = inner.symlink(parent.0, &name, &target).await;
             entry(&inner, reply, done);
         });
     }
 
-    fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
-        self.spawn(|inner| async move {
+    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+        self.spawn(request, |inner| async move {
             match inner.readlink(node.0).await {
                 Ok(target) => reply.data(&target),
                 Err(fault) => reply.error(errno(&fault)),
@@ -325,7 +347,7 @@ impl Filesystem for Files {
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         to_parent: INodeNo,
@@ -338,7 +360,7 @@ impl Filesystem for Files {
         }
         let replace = !flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (name, to_name) = (name.to_owned(), to_name.to_owned());
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let (from, to) = (
                 (parent.0, name.as_os_str()),
                 (to_parent.0, to_name.as_os_str()),
@@ -347,8 +369,8 @@ impl Filesystem for Files {
         });
     }
 
-    fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.spawn(|inner| async move {
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.spawn(request, |inner| async move {
             match inner.open(node.0, flags.0).await {
                 // What was read before is dropped: close-to-open.
                 Ok(handle) => reply.opened(FileHandle(handle), kept(&inner)),
@@ -359,7 +381,7 @@ impl Filesystem for Files {
 
     fn create(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         _: u32,
@@ -368,7 +390,7 @@ impl Filesystem for Files {
         reply: ReplyCreate,
     ) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let options = &inner.share.config().options;
             match inner.create(parent.0, &name, flags).await {
                 Ok(((node, attributes), handle)) => reply.created(
@@ -385,7 +407,7 @@ impl Filesystem for Files {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -394,7 +416,7 @@ impl Filesystem for Files {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             match inner.read(fh.0, offset, size).await {
                 Ok(data) => reply.data(&data),
                 Err(fault) => reply.error(errno(&fault)),
@@ -404,7 +426,7 @@ impl Filesystem for Files {
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -415,7 +437,7 @@ impl Filesystem for Files {
         reply: ReplyWrite,
     ) {
         let data = Bytes::copy_from_slice(data);
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             match inner.write(fh.0, offset, data).await {
                 Ok(written) => reply.written(written),
                 Err(fault) => reply.error(errno(&fault)),
@@ -427,13 +449,13 @@ impl Filesystem for Files {
     /// locks of the process go, as POSIX has it.
     fn flush(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let written = inner.flush(fh.0).await;
             let unlocked = inner.unlock_all(node.0, owner.0, fh.0).await;
             empty(reply, written.and(unlocked));
@@ -442,7 +464,7 @@ impl Filesystem for Files {
 
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh: FileHandle,
         _: OpenFlags,
@@ -450,14 +472,14 @@ impl Filesystem for Files {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             inner.release(fh.0).await;
             reply.ok();
         });
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.spawn(|inner| async move {
+    fn fsync(&self, request: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.spawn(request, |inner| async move {
             empty(reply, inner.fsync(fh.0).await);
         });
     }
@@ -469,13 +491,13 @@ impl Filesystem for Files {
 
     fn readdir(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let entries = match inner.listing(node.0, fh.0, offset).await {
                 Ok(entries) => entries,
                 Err(fault) => return reply.error(errno(&fault)),
@@ -502,13 +524,13 @@ impl Filesystem for Files {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let entries = match inner.listing(node.0, fh.0, offset).await {
                 Ok(entries) => entries,
                 Err(fault) => return reply.error(errno(&fault)),
@@ -552,8 +574,8 @@ impl Filesystem for Files {
         reply.ok();
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.spawn(|inner| async move {
+    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.spawn(request, |inner| async move {
             match inner.room().await {
                 Ok(room) => {
                     let unit = u32::try_from(room.unit).unwrap_or(4096).max(512);
@@ -566,7 +588,7 @@ impl Filesystem for Files {
 
     fn getlk(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         owner: LockOwner,
@@ -577,7 +599,7 @@ impl Filesystem for Files {
         reply: ReplyLock,
     ) {
         let claim = claim(node, fh, owner, (start, end), kind);
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             match inner.blocked(claim).await {
                 Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
                 Ok(Some(held)) => {
@@ -608,14 +630,14 @@ impl Filesystem for Files {
     ) {
         let claim = claim(node, fh, owner, (start, end), kind);
         let wait = sleep.then(|| request.pid());
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             empty(reply, inner.lock(claim, wait).await);
         });
     }
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -627,7 +649,7 @@ impl Filesystem for Files {
         if mode != 0 {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let end = offset.saturating_add(length);
             empty(reply, inner.allocate(fh.0, end).await);
         });

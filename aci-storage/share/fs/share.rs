@@ -3,7 +3,7 @@
 //! Whoever finds the connection dead starts one attempt after another, with growing pauses; the
 //! others wait for it, at most as long as `patience_ms` since it was lost. Then they fail, and
 //! those after them fail at once, until an attempt succeeds. So a server that is gone stops its own
-//! users for a bounded time and nobody else.
+//! users for a bounded time and nobody else. A process that is killed meanwhile waits no longer.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,8 @@ use crate::wire::{Config, Failure, Password, Status};
 /// Pauses between attempts: they double, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often those who wait are looked at, whether they are being killed.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The connection of the moment, numbered.
 #[derive(Clone)]
@@ -182,7 +184,10 @@ impl Share {
             if left.is_zero() {
                 return Err(over);
             }
-            let _ = tokio::time::timeout(left, stand.changed()).await;
+            let _ = tokio::time::timeout(left.min(LOOK), stand.changed()).await;
+            if super::kernel::asker_is_ending() {
+                return Err(Fault::Errno(libc::EINTR));
+            }
         }
     }
 

@@ -236,6 +236,7 @@ impl Inner {
             self.changed();
         }
         let changes = self.changes.load(Ordering::Relaxed);
+        let mut leased = true;
         loop {
             let current = self.share.current().await?;
             let open = Open {
@@ -243,9 +244,9 @@ impl Inner {
                 access,
                 how,
                 kind: Kind::File,
-                durable: Some(durable),
+                durable: leased.then_some(durable),
             };
-            let opened = if reads {
+            let opened = if leased && reads {
                 current.link.open_and_read(&open, BEGINNING).await
             } else {
                 current.link.open(&open).await.map(|opened| (opened, None))
@@ -253,6 +254,11 @@ impl Inner {
             let (opened, data) = match opened {
                 Err(fault) if fault.is_loss() => {
                     self.share.found_lost(current.generation);
+                    continue;
+                }
+                // The lease is still counted for what the file was called before.
+                Err(Fault::Status(status::INVALID_PARAMETER)) if leased => {
+                    leased = false;
                     continue;
                 }
                 other => other?,
@@ -724,6 +730,7 @@ impl Inner {
         Ok(all)
     }
 
+    /// How much room the share has.
     pub(crate) async fn room(&self) -> Result<Room, Fault> {
         self.share
             .run(|link, _| async move { link.room().await })

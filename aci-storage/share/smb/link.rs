@@ -17,6 +17,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use super::seal::{self, Seal};
 use super::{Fault, lease, status};
 
+/// What a message begins with that is not encrypted.
+const CLEAR: [u8; 4] = [0xFE, b'S', b'M', b'B'];
 /// Largest frame that is taken from a server: a read of 8 MiB and its headers.
 const FRAME: usize = 9 << 20;
 /// After so long without a word an idle connection is asked whether it lives.
@@ -236,6 +238,29 @@ impl Shared {
         }
     }
 
+    /// A message that is not encrypted: a lease that is taken back belongs to no session, so a server
+    /// may tell of it in clear (MS-SMB2 3.3.4.7). Whoever makes one up brings about that this side
+    /// keeps less. Nothing else may come so.
+    fn take_clear(&self, frame: &[u8]) -> Result<(), Fault> {
+        if frame.len() < Header::SIZE {
+            return Err(Fault::protocol("a message shorter than its header"));
+        }
+        let (header, body) = frame.split_at(Header::SIZE);
+        let header = Header::unpack(&mut ReadCursor::new(header))?;
+        let unsolicited = header.message_id == MessageId::UNSOLICITED
+            && header.command == Command::OplockBreak
+            && header.is_response();
+        match lease::Break::read(body).filter(|_| unsolicited) {
+            Some(broken) => {
+                let _ = self.breaks.send(broken);
+                Ok(())
+            }
+            None => Err(Fault::protocol(
+                "the server sent a message that is not encrypted",
+            )),
+        }
+    }
+
     fn deliver(&self, reply: Reply) {
         let header = &reply.header;
         self.grant(header.credits);
@@ -272,10 +297,14 @@ async fn read(mut from: OwnedReadHalf, shared: Arc<Shared>) {
             Err(fault) => return shared.die(&fault),
         };
         shared.hear();
-        let taken = shared
-            .seal
-            .open(&mut frame)
-            .and_then(|()| shared.take(frame));
+        let taken = if frame.starts_with(&CLEAR) {
+            shared.take_clear(&frame)
+        } else {
+            shared
+                .seal
+                .open(&mut frame)
+                .and_then(|()| shared.take(frame))
+        };
         if let Err(fault) = taken {
             return shared.die(&fault);
         }

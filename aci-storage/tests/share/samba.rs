@@ -14,11 +14,13 @@ use aci_core::contract::{VolumeDriver, VolumeRequest, VolumeSource};
 use aci_core::error::Result;
 use aci_core::id::SandboxId;
 use aci_core::model::{AzureFileVolume, Secret, Volume};
-use aci_storage::{AzureFiles, AzureFilesOptions, FileServer};
+use aci_storage::{AzureFiles, AzureFilesOptions, FileServer, ShareDriver};
 
 pub(crate) const ACCOUNT: &str = "storage4tests";
 pub(crate) const KEY: &str = "aVeryL0ng+Key/of==";
 pub(crate) const SHARE: &str = "files";
+/// Set where the kernel's driver is to be tested.
+pub(crate) const DRIVER: &str = "ACI_TEST_SHARE_DRIVER";
 
 pub(crate) struct Samba {
     dir: tempfile::TempDir,
@@ -179,10 +181,14 @@ impl Samba {
 
     pub(crate) fn options(&self) -> AzureFilesOptions {
         let server = FileServer::new("127.0.0.1").port(self.port);
-        AzureFilesOptions {
+        let mut options = AzureFilesOptions {
             servers: [(ACCOUNT.to_owned(), server)].into(),
             ..AzureFilesOptions::default()
+        };
+        if std::env::var_os(DRIVER).is_some() {
+            options.driver = ShareDriver::Kernel;
         }
+        options
     }
 
     pub(crate) fn mounted(&self) -> Mounted {

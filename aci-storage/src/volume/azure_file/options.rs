@@ -32,6 +32,24 @@ impl FileServer {
     }
 }
 
+/// Who speaks SMB to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShareDriver {
+    /// A share server of this crate, a process for each mount, by FUSE. It takes a new key, comes
+    /// back after any outage with its open files, and works on kernels without cifs.
+    #[default]
+    UserSpace,
+    /// The kernel's cifs, where it has it, mounted by root; refused elsewhere. Outages are its
+    /// affair: `patience` and `connect_timeout` only hold for mounting, `actimeo` is cut to seconds,
+    /// [`status`](super::AzureFiles::status) has nothing to tell, and a key that was changed is
+    /// taken by Linux 6.10 or later. This crate's tests run it where the kernel has cifs; the
+    /// machines that it was developed on have not.
+    Kernel,
+    /// The kernel's where it has cifs and this user may mount, else the share server.
+    Automatic,
+}
+
 /// What may be kept on this side of the contents of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -54,6 +72,8 @@ pub struct AzureFilesOptions {
     pub servers: BTreeMap<String, FileServer>,
     /// Where accounts are that `servers` does not name.
     pub suffix: String,
+    /// Who speaks to the server.
+    pub driver: ShareDriver,
     /// Owner of all files; ACI: 0.
     pub uid: u32,
     /// Group of all files; ACI: 0.
@@ -89,6 +109,7 @@ impl Default for AzureFilesOptions {
         Self {
             servers: BTreeMap::new(),
             suffix: "file.core.windows.net".to_owned(),
+            driver: ShareDriver::default(),
             uid: own.uid,
             gid: own.gid,
             file_mode: own.file_mode,
