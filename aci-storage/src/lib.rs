@@ -87,7 +87,9 @@ pub use image::{
 };
 pub use registry::{Proxies, Registries, TlsRoots};
 #[cfg(feature = "azure-file")]
-pub use volume::{AzureFiles, AzureFilesOptions, FileServer, ShareStatus};
+pub use volume::{
+    AzureFiles, AzureFilesOptions, CachePolicy, FileServer, ShareDriver, ShareStatus, ShareUsage,
+};
 pub use volume::{EmptyDirs, Secrets};
 
 #[cfg(test)]

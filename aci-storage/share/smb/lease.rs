@@ -1,23 +1,34 @@
 //! Leases (MS-SMB2 2.2.13.2.10, 2.2.23.2, 2.2.24.2): asked for so that an open file outlives a
-//! connection. Nothing is cached under them, so a break is acknowledged at once.
+//! connection, and so that writes may be answered before the server has them. A break is
+//! acknowledged when it has them.
 
-use smb2::msg::create_context::CreateContext;
+use smb2::msg::create_context::{self, CreateContext};
 use smb2::pack::{Pack, WriteCursor};
 
 const NAME: &[u8] = b"RqLs";
-/// Read and handle caching.
-const READ_HANDLE: u32 = 0x1 | 0x2;
+/// What is read may be kept, what is closed may stay open.
+pub(crate) const READ_HANDLE: u32 = 0x1 | 0x2;
+/// What is written may wait: nobody else has the file open.
+pub(crate) const WRITE: u32 = 0x4;
 
 /// The context that asks for a lease of version 2.
-pub(crate) fn context(key: [u8; 16]) -> CreateContext {
+pub(crate) fn context(key: [u8; 16], state: u32) -> CreateContext {
     let mut data = Vec::with_capacity(52);
     data.extend_from_slice(&key);
-    data.extend_from_slice(&READ_HANDLE.to_le_bytes());
+    data.extend_from_slice(&state.to_le_bytes());
     data.resize(52, 0);
     CreateContext::new(NAME, data)
 }
 
+/// What a server grants, as its answer to an open says; 0 is nothing.
+pub(crate) fn granted(contexts: &[CreateContext]) -> u32 {
+    create_context::find(contexts, NAME)
+        .and_then(|context| context.data.get(16..20)?.first_chunk().copied())
+        .map_or(0, u32::from_le_bytes)
+}
+
 /// A server's notice that it takes a lease back.
+#[derive(Debug)]
 pub(crate) struct Break {
     acknowledge: bool,
     key: [u8; 16],
@@ -40,6 +51,16 @@ impl Break {
             key: body[8..24].try_into().ok()?,
             state: word(28),
         })
+    }
+
+    /// What the lease was asked for by.
+    pub(crate) fn key(&self) -> [u8; 16] {
+        self.key
+    }
+
+    /// What is left of it.
+    pub(crate) fn left(&self) -> u32 {
+        self.state
     }
 
     /// The acknowledgement, if the server waits for one.

@@ -7,7 +7,9 @@ mod entries;
 mod secret;
 
 #[cfg(feature = "azure-file")]
-pub use azure_file::{AzureFiles, AzureFilesOptions, FileServer, ShareStatus};
+pub use azure_file::{
+    AzureFiles, AzureFilesOptions, CachePolicy, FileServer, ShareDriver, ShareStatus, ShareUsage,
+};
 pub use empty_dir::EmptyDirs;
 pub use secret::Secrets;
 
