@@ -20,7 +20,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(feature = "git-repo")]
+pub(crate) use address::{Address, Origin};
 pub(crate) use connect::Connector;
+#[cfg(feature = "git-repo")]
+pub(crate) use connect::{Idle, Trouble};
 pub use proxy::Proxies;
 pub(crate) use pull::pull;
 
