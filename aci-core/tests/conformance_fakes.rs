@@ -10,17 +10,18 @@ use aci_core::conformance;
 use aci_core::conformance::image::ImageHarness;
 use aci_core::conformance::isolation::{Behaviour, IsolationHarness};
 use aci_core::conformance::network::NetworkHarness;
+use aci_core::conformance::secret::SecretHarness;
 use aci_core::conformance::volume::VolumeHarness;
 use aci_core::contract::{
     Clock, ImageConfig, ImageStore, Isolation, Layer, NetworkDriver, NetworkEndpoint, RootFs,
-    RootFsKey, SystemClock, VolumeDriver, VolumeSource,
+    RootFsKey, SecretResolver, SystemClock, VolumeDriver, VolumeSource,
 };
 use aci_core::fake::{
-    FakeImages, FakeIsolation, FakeNetwork, FakeVolumes, Fault, Faults, ManualClock, MemoryStore,
-    Program, TokioClock, Trigger,
+    FakeImages, FakeIsolation, FakeNetwork, FakeSecrets, FakeVolumes, Fault, Faults, ManualClock,
+    MemoryStore, Program, TokioClock, Trigger,
 };
 use aci_core::id::SandboxId;
-use aci_core::model::Volume;
+use aci_core::model::{SecretReference, Volume};
 use async_trait::async_trait;
 
 fn clock() -> Arc<dyn Clock> {
@@ -163,6 +164,47 @@ async fn volumes() {
     };
     conformance::volume::all(&harness).await;
     assert!(fake.is_empty());
+}
+
+struct Vault<D>(D, FakeSecrets);
+
+fn reference(name: &str, identity: &str) -> SecretReference {
+    SecretReference {
+        name: name.to_owned(),
+        identity: identity.to_owned(),
+        secret_reference_uri: format!("https://vault.invalid/secrets/{name}"),
+        ..SecretReference::default()
+    }
+}
+
+#[async_trait]
+impl<D: SecretResolver> SecretHarness for Vault<D> {
+    fn resolver(&self) -> &dyn SecretResolver {
+        &self.0
+    }
+
+    async fn put(&self, name: &str, value: &str) -> SecretReference {
+        let reference = reference(name, "READER");
+        let uri = &reference.secret_reference_uri;
+        self.1.put(uri, value);
+        self.1.allow_only(uri, "reader");
+        reference
+    }
+
+    async fn remove(&self, name: &str) {
+        self.1.remove(&reference(name, "").secret_reference_uri);
+    }
+
+    async fn forbidden(&self, name: &str) -> Option<SecretReference> {
+        Some(reference(name, "somebody"))
+    }
+}
+
+#[tokio::test]
+async fn secrets() {
+    let fake = FakeSecrets::new(clock());
+    conformance::secret::all(&Vault(fake.clone(), fake.clone())).await;
+    conformance::secret::all(&Vault(Arc::new(fake.clone()), fake)).await;
 }
 
 struct Images<D>(D, FakeImages);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,7 +24,7 @@ use crate::protocol::{
 use crate::root::failed;
 use crate::server::Server;
 use crate::sys::{self, Forked};
-use crate::{holes, root, server, users, weak};
+use crate::{files, holes, root, server, users, weak};
 
 fn io_failure(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Failure {
     move |error| {
@@ -407,8 +407,16 @@ fn set_up_network(boot: &Boot) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The sandbox's volumes by name: where the agent sees them, and whether they are read-only.
-pub(crate) type Volumes = BTreeMap<String, (PathBuf, bool)>;
+/// Where the agent sees a volume.
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+    pub(crate) read_only: bool,
+    /// Whether it is of files, and if so of secret ones.
+    pub(crate) files: Option<bool>,
+}
+
+/// The sandbox's volumes by name.
+pub(crate) type Volumes = BTreeMap<String, Place>;
 
 /// Mounts the volumes once, where only the agent's mount namespace has them.
 fn make_volumes(identity: &Identity, users: Option<&OwnedFd>) -> Result<(Volumes, PathBuf), Failure> {
@@ -472,41 +480,27 @@ fn make_volumes(identity: &Identity, users: Option<&OwnedFd>) -> Result<(Volumes
                 mount_at(&memory, &place)?;
             }
             Source::Files(secret, files) => {
-                let memory = root::new_mount(
-                    "tmpfs",
-                    &[("mode", "0755")],
-                    MountAttrFlags::MOUNT_ATTR_NOSUID
-                        | MountAttrFlags::MOUNT_ATTR_NODEV
-                        | MountAttrFlags::MOUNT_ATTR_NOEXEC,
-                )
-                .map_err(failed(format!("a tmpfs for volume '{name}'")))?;
-                mount_at(&memory, &place)?;
-                for (file, content) in files {
-                    if file.is_empty() || file == "." || file == ".." || file.contains(['/', '\0'])
-                    {
-                        return Err(Failure::new(
-                            Kind::Invalid,
-                            format!("volume '{name}': '{file}' is not a file name"),
-                        ));
-                    }
-                    std::fs::OpenOptions::new()
-                        .write(true)
-                        .create_new(true)
-                        .mode(if *secret { 0o400 } else { 0o444 })
-                        .open(place.join(file))
-                        .and_then(|mut open| open.write_all(&content.0))
-                        .map_err(io_failure(format!("volume '{name}': writing '{file}'")))?;
-                }
-                sys::mount_setattr(&memory, sys::ATTR_RDONLY, false)
-                    .map_err(io_failure(format!("protecting volume '{name}'")))?;
+                files::make(&place, name, *secret, files)?;
             }
         }
-        volumes.insert(name.clone(), (place, volume.read_only));
+        let files = match &volume.source {
+            Source::Files(secret, _) => Some(*secret),
+            Source::Directory(_) | Source::Memory(_) => None,
+        };
+        let read_only = volume.read_only;
+        volumes.insert(
+            name.clone(),
+            Place {
+                path: place,
+                read_only,
+                files,
+            },
+        );
     }
     Ok((volumes, shm))
 }
 
-fn mount_at(mount: &OwnedFd, place: &Path) -> Result<(), Failure> {
+pub(crate) fn mount_at(mount: &OwnedFd, place: &Path) -> Result<(), Failure> {
     let what = || failed(format!("mounting {}", place.display()));
     let point = rustix::fs::open(
         place,

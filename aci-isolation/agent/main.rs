@@ -15,6 +15,7 @@ mod devices;
 #[path = "../src/weak.rs"]
 #[allow(dead_code)]
 mod holes;
+mod files;
 mod init;
 mod landlock;
 mod log;

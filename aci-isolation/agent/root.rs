@@ -105,7 +105,8 @@ const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
-/// A new mount of a file system kind that needs no device, not attached yet.
+/// A new mount of a file system kind that needs no device, not attached yet. An option without a
+/// value is a flag.
 pub(crate) fn new_mount(
     kind: &str,
     options: &[(&str, &str)],
@@ -113,7 +114,11 @@ pub(crate) fn new_mount(
 ) -> std::result::Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
-        rustix::mount::fsconfig_set_string(&context, *key, *value)?;
+        if value.is_empty() {
+            rustix::mount::fsconfig_set_flag(&context, *key)?;
+        } else {
+            rustix::mount::fsconfig_set_string(&context, *key, *value)?;
+        }
     }
     rustix::mount::fsconfig_create(&context)?;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)

@@ -25,8 +25,8 @@ use crate::cgroup::tree;
 use crate::container::{Container, Phase, Process};
 use crate::init::Handles;
 use crate::devices::{self, Gate};
-use crate::protocol::{CgroupPlan, Failure, Kind, Reply, Request, Start, Users, VERSION, frame};
-use crate::{root, sys};
+use crate::protocol::{CgroupPlan, Failure, Hidden, Kind, Reply, Request, Start, Users, VERSION, frame};
+use crate::{files, root, sys, users};
 
 /// What one readable stream may cost in one turn, in bytes.
 const TURN: usize = 64 * 1024;
@@ -297,6 +297,9 @@ impl Server {
                 };
                 dial(&address).map(|socket| Some((Reply::Dialed, vec![socket])))
             }
+            Request::Files { volume, files } => self
+                .replace_files(&volume, &files)
+                .map(|()| Some((Reply::Done, Vec::new()))),
             Request::Destroy => {
                 self.ending = true;
                 self.destroying.push(key);
@@ -344,6 +347,23 @@ impl Server {
         for key in ready {
             self.reply(key, &status, Vec::new());
         }
+    }
+
+    fn replace_files(&self, volume: &str, files: &[(String, Hidden)]) -> Result<(), Failure> {
+        let Some(place) = self.parts.volumes.get(volume) else {
+            return Err(Failure::new(
+                Kind::NotFound,
+                format!("the volume '{volume}' is not one of the sandbox's"),
+            ));
+        };
+        let Some(secret) = place.files else {
+            return Err(Failure::new(
+                Kind::Invalid,
+                format!("the volume '{volume}' is none of files"),
+            ));
+        };
+        let _owner = users::Owner::new(&self.parts.users);
+        files::replace(&place.path, volume, secret, files)
     }
 
     fn stats(&self) -> Reply {

@@ -436,6 +436,24 @@ pub(crate) fn mount_setattr(fd: impl AsFd, set: u64, recursive: bool) -> io::Res
     set_attributes(fd, &attributes, recursive)
 }
 
+/// Lets a mount of the agent's own be written to.
+pub(crate) fn make_writable(fd: impl AsFd) -> io::Result<()> {
+    let attributes = MountAttr {
+        set: 0,
+        clear: ATTR_RDONLY,
+        propagation: 0,
+        userns: 0,
+    };
+    set_attributes(fd, &attributes, false)
+}
+
+/// Nanoseconds since the machine was started: a number that is never given twice.
+pub(crate) fn boot_nanoseconds() -> u128 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u128::from(time.tv_sec.unsigned_abs());
+    seconds * 1_000_000_000 + u128::from(time.tv_nsec.unsigned_abs())
+}
+
 /// Lets devices on a mount be opened: a deliberate hole.
 pub(crate) fn allow_devices(fd: impl AsFd) -> io::Result<()> {
     let attributes = MountAttr {

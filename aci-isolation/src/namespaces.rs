@@ -782,34 +782,45 @@ fn source(name: &str, source: &VolumeSource) -> Result<Source> {
     Ok(match source {
         VolumeSource::Directory(path) => Source::Directory(text(path, CREATE)?),
         VolumeSource::Memory { size } => Source::Memory(*size),
-        VolumeSource::Secret(files) => {
-            let files: Result<Vec<_>> = files
-                .iter()
-                .map(|file| {
-                    let content = base64::engine::general_purpose::STANDARD
-                        .decode(file.base64.expose().trim())
-                        .map_err(|_| {
-                            Error::new(
-                                ErrorKind::Invalid,
-                                CREATE,
-                                format!(
-                                    "volume '{name}': the content of '{}' is not base64",
-                                    file.name
-                                ),
-                            )
-                        })?;
-                    Ok((file.name.clone(), Hidden(content)))
-                })
-                .collect();
-            Source::Files(true, files?)
-        }
-        VolumeSource::Files(files) => Source::Files(
-            false,
-            files
-                .iter()
-                .map(|(name, content)| (name.clone(), Hidden(content.to_vec())))
-                .collect(),
-        ),
+        VolumeSource::Secret(_) => Source::Files(true, files(CREATE, name, source)?),
+        VolumeSource::Files(_) => Source::Files(false, files(CREATE, name, source)?),
         _ => return Err(unknown()),
     })
+}
+
+/// The names and contents of a volume of files.
+pub(crate) fn files(
+    operation: &'static str,
+    name: &str,
+    source: &VolumeSource,
+) -> Result<Vec<(String, Hidden)>> {
+    let invalid = |what: String| {
+        Error::new(
+            ErrorKind::Invalid,
+            operation,
+            format!("volume '{name}': {what}"),
+        )
+    };
+    match source {
+        VolumeSource::Secret(files) => files
+            .iter()
+            .map(|file| {
+                let text = file.base64.expose().trim();
+                // All of it at once, so that nothing is moved and left behind; wiped on failure.
+                let mut content = Hidden(vec![0; base64::decoded_len_estimate(text.len())]);
+                let length = base64::engine::general_purpose::STANDARD
+                    .decode_slice(text, &mut content.0)
+                    .map_err(|_| {
+                        invalid(format!("the content of '{}' is not base64", file.name))
+                    })?;
+                content.0.truncate(length);
+                Ok((file.name.clone(), content))
+            })
+            .collect(),
+        VolumeSource::Files(files) => Ok(files
+            .iter()
+            .map(|(name, content)| (name.clone(), Hidden(content.to_vec())))
+            .collect()),
+        _ => Err(invalid("these are no files".to_owned())),
+    }
 }

@@ -11,7 +11,7 @@ use aci_core::contract::{
     ContainerSpec, ContainerStats, ContainerStatus, Duplex, ExecSpec, ExitStatus, Layer, LogLine,
     LogQuery, LogStream, NamespaceHandle, NetworkEndpoint, NetworkStats, Process, ProcessControl,
     ProcessSpec, RunState, Sandbox, SandboxStats, SandboxStatus, SeccompPolicy, Signal,
-    TerminalSize,
+    TerminalSize, VolumeSource,
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
@@ -449,6 +449,18 @@ impl Sandbox for NamespaceSandbox {
             Ok(outcome) => Ok(Box::new(outcome?)),
             Err(_) => Err(unavailable(format!("no answer within {timeout:?}"))),
         }
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %self.id, volume))]
+    async fn replace_files(&self, volume: &str, files: VolumeSource) -> Result<()> {
+        const OPERATION: &str = "sandbox.replace_files";
+        let request = Request::Files {
+            volume: volume.to_owned(),
+            files: crate::namespaces::files(OPERATION, volume, &files)?,
+        };
+        self.done(OPERATION, &request)
+            .await
+            .map_err(|error| error.on(&self.id))
     }
 
     async fn destroy(&self) -> Result<()> {

@@ -57,7 +57,7 @@ async fn every_kind_is_mounted_as_it_should() {
         echo x >/readonly/answer; echo refused $?
         dd if=/dev/zero of=/memory/big bs=1k count=2000 2>/dev/null; echo full $?; rm /memory/big
         echo shared >/memory/small
-        cat /secret/key; stat -c ' %a' /secret/key; stat -c %a /files/conf
+        cat /secret/key; stat -L -c ' %a' /secret/key; stat -L -c %a /files/conf
         echo y >/secret/key; echo secret $?
         grep ' /secret ' /proc/self/mounts";
     let mut container = bench.shell("one", script);

@@ -5,7 +5,8 @@
 //! | [`OciImages`] | [`ImageStore`](aci_core::contract::ImageStore) | keeps images in a directory, checked and unpacked, and makes root file systems of them |
 //! | [`HostImage`] | | assembles an image from programs of the host |
 //! | `AzureFiles` | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `azureFile`: shares of file servers by SMB (feature `azure-file`, on by default) |
-//! | [`EmptyDirs`] | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `emptyDir`: directories, or memory |
+//! | [`EmptyDirs`] | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `emptyDir`: directories, with or without a bound, or memory |
+//! | `GitRepos` | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `gitRepo`: copies of repositories by HTTP(S) (feature `git-repo`, on by default) |
 //! | [`Secrets`] | [`VolumeDriver`](aci_core::contract::VolumeDriver) | `secret`: files in the group's memory |
 //!
 //! Images come from registries by [`pull`](aci_core::contract::ImageStore::pull) as [`Registries`]
@@ -90,7 +91,9 @@ pub use registry::{Proxies, Registries, TlsRoots};
 pub use volume::{
     AzureFiles, AzureFilesOptions, CachePolicy, FileServer, ShareDriver, ShareStatus, ShareUsage,
 };
-pub use volume::{EmptyDirs, Secrets};
+pub use volume::{EmptyDirs, EmptyDirsCapability, EmptyDirsOptions, Secrets};
+#[cfg(feature = "git-repo")]
+pub use volume::{GitLimits, GitRepos, GitReposOptions};
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ pub mod image;
 pub mod isolation;
 pub mod network;
 pub mod resource;
+pub mod secret;
 pub mod store;
 pub mod volume;
 

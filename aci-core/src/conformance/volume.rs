@@ -249,6 +249,7 @@ pub async fn bad_secret_files(harness: &dyn VolumeHarness) {
         ("../escape", "eA=="),
         ("a/b", "eA=="),
         ("..", "eA=="),
+        ("..data", "eA=="),
         ("", "eA=="),
         ("file", "not base64, but secret!"),
     ] {

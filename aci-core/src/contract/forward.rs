@@ -12,11 +12,12 @@ use super::{
     Image, ImageStore, Isolation, IsolationCapability, LogQuery, LogStream, NetworkCapability,
     NetworkDriver, NetworkEndpoint, Process, ProvidedVolume, PullProgress, PullRequest,
     ResourceStore, ResourceWrite, RootFs, RootFsKey, Sandbox, SandboxSpec, SandboxStats,
-    SandboxStatus, Signal, VolumeDriver, VolumeRequest, VolumeSource,
+    SandboxStatus, SecretRequest, SecretResolver, Signal, VolumeDriver, VolumeRequest,
+    VolumeSource,
 };
 use crate::error::Result;
 use crate::id::{GroupRef, SandboxId};
-use crate::model::Volume;
+use crate::model::{Secret, Volume};
 use crate::time::Timestamp;
 
 #[deny(clippy::missing_trait_methods)]
@@ -96,6 +97,10 @@ impl<T: Sandbox + ?Sized> Sandbox for Arc<T> {
 
     async fn dial(&self, address: SocketAddr, timeout: Duration) -> Result<Box<dyn Duplex>> {
         (**self).dial(address, timeout).await
+    }
+
+    async fn replace_files(&self, volume: &str, files: VolumeSource) -> Result<()> {
+        (**self).replace_files(volume, files).await
     }
 
     async fn destroy(&self) -> Result<()> {
@@ -180,6 +185,18 @@ impl<T: VolumeDriver + ?Sized> VolumeDriver for Arc<T> {
 
     async fn list(&self) -> Result<Vec<ProvidedVolume>> {
         (**self).list().await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: SecretResolver + ?Sized> SecretResolver for Arc<T> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    async fn resolve(&self, request: SecretRequest) -> Result<Secret> {
+        (**self).resolve(request).await
     }
 }
 

@@ -347,6 +347,20 @@ pub trait Sandbox: Send + Sync + fmt::Debug {
     /// A connection that was made is closed.
     async fn dial(&self, address: SocketAddr, timeout: Duration) -> Result<Box<dyn Duplex>>;
 
+    /// Replaces the files of a volume that was given as [`VolumeSource::Secret`] or
+    /// [`VolumeSource::Files`], in running containers too. It is one step for whoever reads: there
+    /// are all files of before, and then all the new ones. Nothing happens if they are the same.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::ErrorKind::NotFound) if the sandbox has no such volume;
+    /// [`Invalid`](crate::error::ErrorKind::Invalid) if it is none of files, or for files that
+    /// cannot be; [`Lost`](crate::error::ErrorKind::Lost) if the sandbox is gone. The files of
+    /// before stay.
+    ///
+    /// # Cancel safety
+    /// The files may have been replaced, all of them; call it again.
+    async fn replace_files(&self, volume: &str, files: VolumeSource) -> Result<()>;
+
     /// Kills every process and removes everything of the sandbox. Idempotent.
     ///
     /// # Errors

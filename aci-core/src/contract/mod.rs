@@ -20,6 +20,7 @@ mod isolation;
 mod network;
 mod process;
 mod resource;
+mod secret;
 mod store;
 mod volume;
 
@@ -42,5 +43,6 @@ pub use process::{
     TerminalSize, UserSpec,
 };
 pub use resource::{ResourceStore, ResourceWrite};
+pub use secret::{SecretRequest, SecretResolver};
 pub use store::{GroupRecord, GroupStore};
 pub use volume::{ProvidedVolume, SecretFile, VolumeDriver, VolumeRequest, VolumeSource};

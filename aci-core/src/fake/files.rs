@@ -29,6 +29,11 @@ impl FileTree {
         lock(&self.files).insert(path.trim_start_matches('/').to_owned(), content);
     }
 
+    /// Takes other files in the place of all there are.
+    pub(super) fn replace(&self, files: BTreeMap<String, Bytes>) {
+        *lock(&self.files) = files;
+    }
+
     pub(super) fn get(&self, path: &str) -> Option<Bytes> {
         lock(&self.files).get(path.trim_start_matches('/')).cloned()
     }

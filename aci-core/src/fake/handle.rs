@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::sandbox::SandboxCore;
 use crate::contract::{
     ContainerSpec, Duplex, ExecSpec, LogQuery, LogStream, NetworkEndpoint, Process, Sandbox,
-    SandboxStats, SandboxStatus, Signal,
+    SandboxStats, SandboxStatus, Signal, VolumeSource,
 };
 use crate::error::Result;
 use crate::id::SandboxId;
@@ -103,6 +103,15 @@ impl Sandbox for FakeSandbox {
         let world = &self.0.world;
         world
             .run("sandbox.dial", address, self.0.dial(address, timeout))
+            .await
+    }
+
+    async fn replace_files(&self, volume: &str, files: VolumeSource) -> Result<()> {
+        let world = &self.0.world;
+        world
+            .run("sandbox.replace_files", volume, async {
+                self.0.replace_files(volume, &files)
+            })
             .await
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    FakeImages, FakeIsolation, FakeNetwork, FakeVolumes, Faults, ManualClock, MemoryStore,
+    FakeImages, FakeIsolation, FakeNetwork, FakeSecrets, FakeVolumes, Faults, ManualClock,
+    MemoryStore,
 };
 use crate::contract::Clock;
 
@@ -26,6 +27,8 @@ pub struct FakeHost {
     pub images: FakeImages,
     /// Volumes of every kind.
     pub volumes: FakeVolumes,
+    /// A key vault, empty at first.
+    pub secrets: FakeSecrets,
     /// The journal.
     pub store: MemoryStore,
 }
@@ -57,6 +60,7 @@ impl FakeHost {
             network: FakeNetwork::with_faults(Arc::clone(&clock), faults.clone()),
             images,
             volumes: FakeVolumes::with_faults(Arc::clone(&clock), faults.clone()),
+            secrets: FakeSecrets::with_faults(Arc::clone(&clock), faults.clone()),
             store: MemoryStore::with_faults(Arc::clone(&clock), faults.clone()),
             clock,
             faults,

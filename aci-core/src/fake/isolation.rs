@@ -71,38 +71,55 @@ impl World {
                 .or_insert_with(|| FileTree::new(None))
                 .clone(),
             VolumeSource::Memory { size } => FileTree::new(*size),
-            VolumeSource::Secret(files) => {
+            VolumeSource::Secret(_) | VolumeSource::Files(_) => {
                 read_only = true;
                 let tree = FileTree::new(None);
-                for file in files {
-                    let content = base64::engine::general_purpose::STANDARD
-                        .decode(file.base64.expose())
-                        .map_err(|_| {
-                            Error::new(
-                                ErrorKind::Invalid,
-                                "isolation.create",
-                                format!(
-                                    "the file '{}' of a secret volume is not base64",
-                                    file.name
-                                ),
-                            )
-                            .on(&volume.name)
-                        })?;
-                    tree.put(&file.name, Bytes::from(content));
-                }
-                tree
-            }
-            VolumeSource::Files(files) => {
-                read_only = true;
-                let tree = FileTree::new(None);
-                for (name, content) in files {
-                    tree.put(name, content.clone());
-                }
+                tree.replace(contents("isolation.create", &volume.name, &volume.source)?);
                 tree
             }
         };
-        Ok(SandboxTree { tree, read_only })
+        Ok(SandboxTree {
+            tree,
+            read_only,
+            of_files: matches!(
+                volume.source,
+                VolumeSource::Secret(_) | VolumeSource::Files(_)
+            ),
+        })
     }
+}
+
+/// The names and contents of a volume of files.
+pub(super) fn contents(
+    operation: &'static str,
+    volume: &str,
+    source: &VolumeSource,
+) -> Result<BTreeMap<String, Bytes>> {
+    let invalid = |message: String| Error::new(ErrorKind::Invalid, operation, message).on(volume);
+    let files: Vec<(String, Bytes)> = match source {
+        VolumeSource::Files(files) => files.clone(),
+        VolumeSource::Secret(files) => files
+            .iter()
+            .map(|file| {
+                let content = base64::engine::general_purpose::STANDARD
+                    .decode(file.base64.expose())
+                    .map_err(|_| {
+                        let name = &file.name;
+                        invalid(format!(
+                            "the file '{name}' of a secret volume is not base64"
+                        ))
+                    })?;
+                Ok((file.name.clone(), Bytes::from(content)))
+            })
+            .collect::<Result<_>>()?,
+        _ => return Err(invalid("these are no files".to_owned())),
+    };
+    for (name, _) in &files {
+        if name.is_empty() || name == "." || name.starts_with("..") || name.contains('/') {
+            return Err(invalid(format!("'{name}' is not a file name")));
+        }
+    }
+    Ok(files.into_iter().collect())
 }
 
 /// Sandboxes in memory that run scripted programs.

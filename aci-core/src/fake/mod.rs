@@ -24,6 +24,7 @@ mod pipes;
 mod process;
 mod program;
 mod sandbox;
+mod secrets;
 mod shell;
 mod store;
 mod volumes;
@@ -37,6 +38,7 @@ pub use images::{FakeImages, PullFailure};
 pub use isolation::FakeIsolation;
 pub use network::FakeNetwork;
 pub use program::{FakeListener, FakeProcess, Program, Signals};
+pub use secrets::FakeSecrets;
 pub use store::MemoryStore;
 pub use volumes::FakeVolumes;
 

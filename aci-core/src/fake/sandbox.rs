@@ -14,14 +14,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::container::Container;
 use super::files::FileTree;
-use super::isolation::World;
+use super::isolation::{World, contents};
 use super::lock;
 use super::log::{Follow, Log};
 use super::process::{Cause, End, lost};
 use super::program::FakeListener;
 use crate::contract::{
     ContainerStats, ContainerStatus, Duplex, ExitStatus, LogQuery, LogStream, NetworkStats,
-    RunState, SandboxStats, SandboxStatus, Signal,
+    RunState, SandboxStats, SandboxStatus, Signal, VolumeSource,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SandboxId;
@@ -35,6 +35,8 @@ pub(super) const PIPE: usize = 64 * 1024;
 pub(super) struct SandboxTree {
     pub(super) tree: FileTree,
     pub(super) read_only: bool,
+    /// Whether it was given as files.
+    pub(super) of_files: bool,
 }
 
 /// A container by name: its latest attempt and what its attempts share.
@@ -248,6 +250,20 @@ impl SandboxCore {
             Ok(connection) => Ok(Box::new(connection)),
             Err(_) => Err(unavailable("nothing listens there: connection refused")),
         }
+    }
+
+    pub(super) fn replace_files(&self, volume: &str, files: &VolumeSource) -> Result<()> {
+        const OPERATION: &str = "sandbox.replace_files";
+        self.alive(OPERATION)?;
+        let wrong = |kind, message: &str| Error::new(kind, OPERATION, message).on(volume);
+        let Some(known) = self.volumes.get(volume) else {
+            return Err(wrong(ErrorKind::NotFound, "the sandbox has no such volume"));
+        };
+        if !known.of_files {
+            return Err(wrong(ErrorKind::Invalid, "the volume is none of files"));
+        }
+        known.tree.replace(contents(OPERATION, volume, files)?);
+        Ok(())
     }
 
     pub(super) fn stats(&self) -> Result<SandboxStats> {

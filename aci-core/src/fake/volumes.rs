@@ -79,7 +79,7 @@ fn source(request: &VolumeRequest) -> Result<VolumeSource> {
     if let Some(secret) = &volume.secret {
         let mut files = Vec::new();
         for (name, content) in secret.iter() {
-            if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+            if name.is_empty() || name == "." || name.starts_with("..") || name.contains('/') {
                 return Err(invalid(format!("'{name}' is not a file name")));
             }
             base64::engine::general_purpose::STANDARD

@@ -30,6 +30,9 @@ pub enum Command {
         /// is kept. [`UpdateKind::Restart`](super::UpdateKind::Restart) says it.
         new_sandbox: bool,
     },
+    /// The values of config maps are others: their files are written anew, and nothing is
+    /// restarted. [`UpdateKind::ConfigMapOnly`](super::UpdateKind::ConfigMapOnly) says it.
+    WriteFiles,
 }
 
 /// What the engine has to do.
@@ -101,6 +104,12 @@ pub enum Action {
         /// Whether traffic is let in.
         ready: bool,
     },
+    /// Let the files of config maps be those of the document. Needs no answer: it is tried until it
+    /// is done or the sandbox is gone.
+    WriteFiles {
+        /// In which sandbox.
+        epoch: u64,
+    },
     /// Remove the sandbox with everything in it, running or not, and give up what is under way for
     /// it, its creation included. Answered by [`Observation::SandboxDestroyed`] or
     /// [`Observation::DestroyFailed`].
@@ -159,7 +168,8 @@ pub enum Observation {
         epoch: u64,
         /// Why, in a sentence.
         message: String,
-        /// An error code; `FailedMount` names the event of a volume that could not be provided.
+        /// An error code; one that begins with `FailedMount` names the event of a volume that could
+        /// not be provided.
         code: Option<String>,
         /// Whether to try again after a wait; otherwise the provisioning has failed.
         retryable: bool,

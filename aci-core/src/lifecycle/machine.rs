@@ -21,6 +21,7 @@ impl Lifecycle {
     /// | `Stop` | stopped | stops | stops | stops | no effect | transitioning |
     /// | `Restart` | stopped | transitioning | restarts | transitioning | stopped (error) | transitioning |
     /// | `Update` | deploys | transitioning | restarts | transitioning | deploys | transitioning |
+    /// | `WriteFiles` | no effect | transitioning | writes | transitioning | no effect | transitioning |
     /// | `Delete` | deletes | deletes | deletes | deletes | deletes | no effect |
     ///
     /// A group whose containers have ended and whose sandbox is being removed counts as stopped,
@@ -39,6 +40,7 @@ impl Lifecycle {
             Command::Restart => self.restart()?,
             Command::Delete => self.delete(&mut out),
             Command::Update { plan, new_sandbox } => self.update(plan, new_sandbox)?,
+            Command::WriteFiles => self.write_files(&mut out)?,
         }
         self.advance(&mut out);
         Ok(out)
@@ -271,6 +273,18 @@ impl Lifecycle {
             _ => return Err(self.transitioning("group.update")),
         }
         Ok(())
+    }
+
+    fn write_files(&mut self, out: &mut Out) -> Result<()> {
+        match (self.phase, self.sandbox) {
+            (Phase::Running, SandboxState::Up { epoch, .. }) if self.is_provisioned() => {
+                out.push(Action::WriteFiles { epoch });
+                Ok(())
+            }
+            // The next deployment has them.
+            (Phase::New | Phase::Stopped | Phase::Succeeded | Phase::Failed, _) => Ok(()),
+            _ => Err(self.transitioning("group.update")),
+        }
     }
 
     fn delete(&mut self, out: &mut Out) {

@@ -41,6 +41,10 @@ impl Lifecycle {
                 None => self.sandbox_lost(epoch, GONE),
                 Some(status) => {
                     out.push(Action::SetReady { epoch, ready });
+                    if self.phase == Phase::Running {
+                        // Values may have been journaled and not written.
+                        out.push(Action::WriteFiles { epoch });
+                    }
                     self.resume_containers(epoch, status, &mut out);
                 }
             },

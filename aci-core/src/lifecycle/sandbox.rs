@@ -44,7 +44,7 @@ impl Lifecycle {
             return;
         }
         let name = match failure.code.as_deref() {
-            Some("FailedMount") => "FailedMount",
+            Some(code) if code.starts_with("FailedMount") => "FailedMount",
             _ => "Failed",
         };
         self.event(None, name, &failure.message, EventKind::Warning);

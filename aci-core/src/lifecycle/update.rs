@@ -71,12 +71,15 @@ pub fn update_kind(old: &ContainerGroup, new: &ContainerGroup) -> Result<UpdateK
     if old == new {
         return Ok(UpdateKind::ConfigMapOnly);
     }
+    let in_volumes = refers_in_volumes(&old) || refers_in_volumes(&new);
     for document in [&mut old, &mut new] {
         let properties = &mut document.properties;
         properties.containers.clear();
         properties.init_containers.clear();
         properties.image_registry_credentials.clear();
-        properties.secret_references.clear();
+        if !in_volumes {
+            properties.secret_references.clear();
+        }
         properties.extensions.clear();
         properties.identity_acls = None;
         properties.diagnostics = None;
@@ -84,6 +87,15 @@ pub fn update_kind(old: &ContainerGroup, new: &ContainerGroup) -> Result<UpdateK
     }
     Ok(UpdateKind::Restart {
         new_sandbox: old != new,
+    })
+}
+
+/// Whether a volume is made from secret references, so that it is another one if they change.
+fn refers_in_volumes(document: &ContainerGroup) -> bool {
+    document.properties.volumes.iter().any(|volume| {
+        let share = volume.azure_file.as_ref();
+        volume.secret_reference.is_some()
+            || share.is_some_and(|s| s.storage_account_key_reference.is_some())
     })
 }
 

@@ -44,7 +44,9 @@ pub(super) fn check(check: &mut Check<'_>) {
 
 /// Whether a text can name a file in a volume: Kubernetes' rule for keys.
 pub(super) fn is_file_name(text: &str) -> bool {
-    !matches!(text, "" | "." | "..")
+    // As in Kubernetes: names with two dots in front are for what replaces files in one step.
+    !matches!(text, "" | ".")
+        && !text.starts_with("..")
         && text.len() <= 253
         && text
             .bytes()

@@ -165,16 +165,16 @@ impl Server {
         }
         let mut mounts = Vec::new();
         for (volume, path, read_only) in &start.mounts {
-            let Some((place, always)) = self.parts.volumes.get(volume) else {
+            let Some(place) = self.parts.volumes.get(volume) else {
                 return Err(Failure::new(
                     Kind::Invalid,
                     format!("the volume '{volume}' is not one of the sandbox's"),
                 ));
             };
-            let tree = root::copy_of(rustix::fs::CWD, &place.to_string_lossy(), true).map_err(
+            let tree = root::copy_of(rustix::fs::CWD, &place.path.to_string_lossy(), true).map_err(
                 root::failed(format!("copying the mount of volume '{volume}'")),
             )?;
-            mounts.push((tree, path.clone(), *read_only || *always));
+            mounts.push((tree, path.clone(), *read_only || place.read_only));
         }
         let shm = root::copy_of(rustix::fs::CWD, &self.parts.shm.to_string_lossy(), false)
             .map_err(root::failed("copying the mount of /dev/shm"))?;

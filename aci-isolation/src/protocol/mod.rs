@@ -248,6 +248,12 @@ pub(crate) enum Request {
     },
     /// Ends every container, then the agent.
     Destroy,
+    /// Other files for a volume of files: names and contents. At the end of the list, so that agents
+    /// that do not know it misread nothing.
+    Files {
+        volume: String,
+        files: Vec<(String, Hidden)>,
+    },
 }
 
 /// How a process ended.

@@ -34,6 +34,8 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Hello),
         Just(Request::Stats),
         Just(Request::Destroy),
+        (".*", prop::collection::vec((".*", hidden()), 0..3))
+            .prop_map(|(volume, files)| Request::Files { volume, files }),
         any::<Option<u64>>().prop_map(|seen| Request::Status { seen }),
         (".*", program()).prop_map(|(container, program)| Request::Exec { container, program }),
         (".*", any::<u8>(), any::<bool>()).prop_map(|(container, signal, all)| Request::Signal {

@@ -7,23 +7,24 @@ use std::time::Duration;
 
 use aci_core::contract::{
     AttachRequest, Attachment, Clock, GroupRecord, LogQuery, NetworkEndpoint, PullPolicy,
-    PullRequest, RegistryLogin, RootFsKey, Sandbox, SandboxSpec, SandboxVolume, Signal,
-    VolumeDriver, VolumeRequest, VolumeSource,
+    PullRequest, RootFsKey, Sandbox, SandboxSpec, SandboxVolume, Signal, VolumeDriver,
+    VolumeRequest,
 };
 use aci_core::error::{Error, ErrorKind, Result};
+use aci_core::id::GroupRef;
 use aci_core::lifecycle::{Action, Observation, ProbeKind};
 use aci_core::model::{ContainerGroup, Probe, Volume};
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Message;
 use super::guard::{self, ACTION_LIMIT, LOGS_LIMIT, PULL_LIMIT};
 use super::notice::Notice;
+use super::secrets::without_references;
 use super::{Shared, compose, logs, meter, probe};
 
 /// How long to wait before something is tried again that has to succeed.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// How often a sandbox is asked again before it is given up.
 const WATCH_TRIES: u32 = 30;
@@ -83,6 +84,7 @@ const fn kind(action: &Action) -> &'static str {
         Action::Signal { .. } => "signal",
         Action::Probe { .. } => "probe",
         Action::SetReady { .. } => "set_ready",
+        Action::WriteFiles { .. } => "write_files",
         Action::DestroySandbox { .. } => "destroy_sandbox",
         Action::Forget => "forget",
     }
@@ -131,26 +133,31 @@ pub(crate) async fn carry_out(task: Task, action: Action) {
             save_logs,
             keep_address,
         } => destroy(&task, number, save_logs, !keep_address).await,
-        // `keep_ready` and the group's task do these.
-        Action::SetReady { .. } | Action::Forget => {}
+        // `keep` and the group's task do these.
+        Action::SetReady { .. } | Action::WriteFiles { .. } | Action::Forget => {}
     }
 }
 
-/// Lets traffic in or withholds it, as was said last, again and again until it is done.
-pub(crate) async fn keep_ready(
+/// Does what was said last, again and again until it is done.
+pub(crate) async fn keep<T, F>(
     shared: Arc<Shared>,
-    record: Arc<GroupRecord>,
-    mut wanted: watch::Receiver<bool>,
-) {
+    group: GroupRef,
+    action: &'static str,
+    mut wanted: watch::Receiver<T>,
+    act: impl Fn(T) -> F,
+) where
+    T: Clone,
+    F: Future<Output = Result<()>>,
+{
     loop {
-        let ready = *wanted.borrow_and_update();
-        meter::action("set_ready");
-        let switching = shared.network.set_ready(&record.sandbox, ready);
-        let done = guard::limited(&*shared.clock, ACTION_LIMIT, "network.set_ready", switching);
+        let latest = wanted.borrow_and_update().clone();
+        meter::action(action);
+        let acting = act(latest);
+        let done = guard::limited(&*shared.clock, ACTION_LIMIT, action, acting);
         let again = async {
             if let Err(error) = done.await {
-                meter::action_error("set_ready");
-                tracing::warn!(group = %record.group, ready, error = %error.chain(), "traffic could not be switched; tried again");
+                meter::action_error(action);
+                tracing::warn!(%group, action, error = %error.chain(), "not done; tried again");
                 shared.clock.sleep_until(shared.clock.now() + RETRY).await;
             } else {
                 std::future::pending::<()>().await;
@@ -163,6 +170,14 @@ pub(crate) async fn keep_ready(
             },
         }
     }
+}
+
+/// Lets the files of config maps be those of the document.
+pub(crate) async fn write_files(document: &ContainerGroup, sandbox: &dyn Sandbox) -> Result<()> {
+    for (volume, files) in compose::config_maps(document) {
+        sandbox.replace_files(&volume, files).await?;
+    }
+    Ok(())
 }
 
 /// The sandbox only runs the latest attempt of a container; an older one needs no signal.
@@ -186,14 +201,10 @@ async fn send_signal(
 }
 
 async fn pull(task: &Task, image: String, number: u64, fresh: bool) {
-    let request = PullRequest {
-        login: login(&task.record.document, &image),
-        reference: image.clone(),
-        policy: if fresh {
-            PullPolicy::Always
-        } else {
-            PullPolicy::IfNotPresent
-        },
+    let policy = if fresh {
+        PullPolicy::Always
+    } else {
+        PullPolicy::IfNotPresent
     };
     let (shared, group, name) = (
         Arc::clone(&task.shared),
@@ -208,7 +219,17 @@ async fn pull(task: &Task, image: String, number: u64, fresh: bool) {
         });
     });
     let begun = task.shared.clock.now();
-    let pulling = task.shared.images.pull(request, Some(progress));
+    let pulling = async {
+        let (shared, record) = (&task.shared, &task.record);
+        let request = PullRequest {
+            login: shared
+                .login(&record.group, &record.document, &image)
+                .await?,
+            reference: image.clone(),
+            policy,
+        };
+        shared.images.pull(request, Some(progress)).await
+    };
     let pulled = task.limited(PULL_LIMIT, "image.pull", pulling).await;
     meter::pull(pulled.is_ok(), task.shared.clock.now().since(begun));
     match pulled {
@@ -235,32 +256,6 @@ async fn pull(task: &Task, image: String, number: u64, fresh: bool) {
             });
         }
     }
-}
-
-/// The document's credentials for an image's registry: the server is what stands before the first
-/// slash, as Docker reads references; without one it is Docker Hub.
-/// The credentials that a document has for an image.
-pub(crate) fn login(document: &ContainerGroup, reference: &str) -> Option<RegistryLogin> {
-    let server = match reference.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        _ => "docker.io",
-    };
-    let hub = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-    document
-        .properties
-        .image_registry_credentials
-        .iter()
-        .find(|c| {
-            c.server.eq_ignore_ascii_case(server)
-                || (hub.contains(&server) && hub.iter().any(|h| c.server.eq_ignore_ascii_case(h)))
-        })
-        .and_then(|c| {
-            Some(RegistryLogin {
-                server: server.to_owned(),
-                username: c.username.clone()?,
-                password: c.password.clone()?,
-            })
-        })
 }
 
 async fn create(task: &Task, epoch: u64) {
@@ -298,10 +293,13 @@ async fn try_create(task: &Task) -> Result<(Arc<dyn Sandbox>, Option<Attachment>
     shared.isolation.remove(&record.sandbox).await?;
     let mut volumes = Vec::new();
     for volume in &properties.volumes {
+        let resolved = shared
+            .resolved(&record.group, &record.document, volume)
+            .await?;
         let source = driver(shared, volume)?
             .provide(VolumeRequest {
                 sandbox: record.sandbox.clone(),
-                volume: volume.clone(),
+                volume: resolved.into_owned(),
             })
             .await?;
         volumes.push(SandboxVolume {
@@ -313,19 +311,12 @@ async fn try_create(task: &Task) -> Result<(Arc<dyn Sandbox>, Option<Attachment>
                 .is_some_and(|f| f.read_only.unwrap_or(false)),
         });
     }
-    for container in &properties.containers {
-        if let Some(map) = &container.properties.config_map {
-            let files = map
-                .key_value_pairs
-                .iter()
-                .map(|(key, value)| (key.clone(), Bytes::from(value.clone())))
-                .collect();
-            volumes.push(SandboxVolume {
-                name: compose::config_map_volume(&container.name),
-                source: VolumeSource::Files(files),
-                read_only: true,
-            });
-        }
+    for (name, source) in compose::config_maps(&record.document) {
+        volumes.push(SandboxVolume {
+            name,
+            source,
+            read_only: true,
+        });
     }
     let hostname = compose::hostname(record.group.name());
     let sandbox = shared
@@ -360,10 +351,11 @@ async fn try_create(task: &Task) -> Result<(Arc<dyn Sandbox>, Option<Attachment>
 
 /// The first driver that takes the volume.
 pub(crate) fn driver<'a>(shared: &'a Shared, volume: &Volume) -> Result<&'a Arc<dyn VolumeDriver>> {
+    let asked = without_references(volume);
     shared
         .volumes
         .iter()
-        .find(|d| d.supports(volume))
+        .find(|d| d.supports(&asked))
         .ok_or_else(|| {
             let names: Vec<&str> = shared.volumes.iter().map(|d| d.name()).collect();
             Error::new(
@@ -455,6 +447,9 @@ async fn try_start(task: &Task, container: &str, attempt: u32) -> Result<()> {
         .prepare(&image.digest, &task.key(container))
         .await?;
     let hostname = compose::hostname(record.group.name());
+    let secrets = shared
+        .secrets(&record.group, &record.document, part.references())
+        .await?;
     let spec = compose::container(
         part,
         attempt,
@@ -463,6 +458,7 @@ async fn try_start(task: &Task, container: &str, attempt: u32) -> Result<()> {
             rootfs,
             attachment: record.attachment.as_ref(),
             hostname: &hostname,
+            secrets: &secrets,
             limits: shared.container_limits(&record.document, container)?,
             log_bytes: shared.options.running_log_bytes,
         },

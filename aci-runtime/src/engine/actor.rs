@@ -401,19 +401,15 @@ impl Actor {
             let new_sandbox = true;
             return self.deploy(document, Command::Update { plan, new_sandbox }, place);
         }
-        let new_sandbox = match update_kind(&self.record.document, &document)? {
+        let command = match update_kind(&self.record.document, &document)? {
             UpdateKind::None | UpdateKind::InPlaceTagsOnly => None,
-            // The files of a config map are written when the sandbox is made.
-            UpdateKind::ConfigMapOnly => Some(true),
-            UpdateKind::Restart { new_sandbox } => Some(new_sandbox),
+            UpdateKind::ConfigMapOnly => Some(Command::WriteFiles),
+            UpdateKind::Restart { new_sandbox } => Some(Command::Update { plan, new_sandbox }),
         };
         self.record.document = document;
-        match new_sandbox {
+        match command {
             None => Ok(Vec::new()),
-            Some(new_sandbox) => {
-                let command = Command::Update { plan, new_sandbox };
-                self.record.lifecycle.command(command, self.now())
-            }
+            Some(command) => self.record.lifecycle.command(command, self.now()),
         }
     }
 
@@ -631,8 +627,32 @@ impl Actor {
             }
             // The latest is what counts, whatever order tasks run in.
             Action::SetReady { ready, .. } => self.scope.ready(ready, |wanted| {
-                act::keep_ready(Arc::clone(&self.shared), task.record, wanted)
+                let (shared, sandbox) = (Arc::clone(&self.shared), task.record.sandbox.clone());
+                let network = Arc::clone(&shared.network);
+                let set = move |ready| {
+                    let (network, sandbox) = (Arc::clone(&network), sandbox.clone());
+                    async move { network.set_ready(&sandbox, ready).await }
+                };
+                act::keep(shared, task.record.group.clone(), "set_ready", wanted, set)
             }),
+            Action::WriteFiles { .. } => {
+                if let Some(sandbox) = task.sandbox {
+                    self.scope.files(task.record, |wanted| {
+                        let group = self.record.group.clone();
+                        let write = move |record: Arc<GroupRecord>| {
+                            let sandbox = Arc::clone(&sandbox);
+                            async move { act::write_files(&record.document, &*sandbox).await }
+                        };
+                        act::keep(
+                            Arc::clone(&self.shared),
+                            group,
+                            "write_files",
+                            wanted,
+                            write,
+                        )
+                    });
+                }
+            }
             Action::CreateSandbox { .. }
             | Action::StartContainer { .. }
             | Action::Signal { .. }

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use aci_core::contract::{
-    Clock, GroupStore, ImageStore, Isolation, NetworkDriver, SystemClock, VolumeDriver,
+    Clock, GroupStore, ImageStore, Isolation, NetworkDriver, SecretResolver, SystemClock,
+    VolumeDriver,
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::size::{Capacity, Cpu, Gpus, Memory};
@@ -21,6 +22,7 @@ pub struct EngineBuilder {
     images: Option<Arc<dyn ImageStore>>,
     network: Option<Arc<dyn NetworkDriver>>,
     volumes: Vec<Arc<dyn VolumeDriver>>,
+    secrets: Option<Arc<dyn SecretResolver>>,
     store: Option<Arc<dyn GroupStore>>,
     clock: Option<Arc<dyn Clock>>,
     options: EngineOptions,
@@ -52,6 +54,14 @@ impl EngineBuilder {
     #[must_use]
     pub fn volumes(mut self, driver: impl VolumeDriver + 'static) -> Self {
         self.volumes.push(Arc::new(driver));
+        self
+    }
+
+    /// Who looks up what documents mean by `secretReferences`. Without one, documents that use them
+    /// are refused.
+    #[must_use]
+    pub fn secrets(mut self, resolver: impl SecretResolver + 'static) -> Self {
+        self.secrets = Some(Arc::new(resolver));
         self
     }
 
@@ -110,6 +120,7 @@ impl EngineBuilder {
             images,
             network,
             volumes: self.volumes,
+            secrets: self.secrets,
             store,
             clock: self
                 .clock

@@ -46,10 +46,10 @@ impl Shared {
             act::driver(self, volume)?;
         }
         let references = references(document);
-        if !references.is_empty() {
+        if self.secrets.is_none() && !references.is_empty() {
             let mut error = Error::from_problems("group.create", references);
             error = error.hint(
-                "this engine has no resolver for secret references; give the values themselves",
+                "this engine has no resolver for secret references; give its builder one, or the values themselves",
             );
             return Err(error);
         }
@@ -57,7 +57,7 @@ impl Shared {
     }
 }
 
-/// Everything that refers to a secret elsewhere, which this engine cannot look up.
+/// Everything that refers to a secret elsewhere.
 fn references(document: &ContainerGroup) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut note = |path: String, name: &str| {
@@ -99,6 +99,14 @@ fn references(document: &ContainerGroup) -> Vec<Problem> {
             for name in references.values() {
                 note(format!("properties.volumes[{i}].secretReference"), name);
             }
+        }
+        if let Some(share) = &volume.azure_file
+            && let Some(name) = &share.storage_account_key_reference
+        {
+            note(
+                format!("properties.volumes[{i}].azureFile.storageAccountKeyReference"),
+                name,
+            );
         }
     }
     problems

@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use aci_core::contract::{
     Attachment, ContainerSpec, FileEntry, Image, MountSpec, ProcessSpec, RootFs, SeccompPolicy,
-    SecurityPolicy, Signal, UserSpec,
+    SecurityPolicy, Signal, UserSpec, VolumeSource,
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::model::{ContainerGroup, EnvironmentVariable, Secret, SecurityContext, VolumeMount};
 use aci_core::size::Limits;
 use base64::Engine as _;
+use bytes::Bytes;
+
+use super::secrets::Values;
 
 /// One container or init container of a document, seen alike.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,14 @@ pub(crate) struct Part<'a> {
     security: Option<&'a SecurityContext>,
     gpus: u32,
     pub(crate) has_config_map: bool,
+}
+
+impl<'a> Part<'a> {
+    /// The names of the secret references that its environment needs.
+    pub(crate) fn references(&self) -> impl Iterator<Item = &'a str> {
+        let variables = self.env.iter().filter(|v| v.secure_value.is_none());
+        variables.filter_map(|v| v.secure_value_reference.as_deref())
+    }
 }
 
 /// Finds a container or init container by name.
@@ -67,6 +78,21 @@ pub(crate) fn config_map_volume(container: &str) -> String {
     format!("configmap/{container}")
 }
 
+/// The config maps of a document as volumes of its sandbox.
+pub(crate) fn config_maps(
+    document: &ContainerGroup,
+) -> impl Iterator<Item = (String, VolumeSource)> {
+    document.properties.containers.iter().filter_map(|c| {
+        let map = c.properties.config_map.as_ref()?;
+        let files = map
+            .key_value_pairs
+            .iter()
+            .map(|(key, value)| (key.clone(), Bytes::from(value.clone())))
+            .collect();
+        Some((config_map_volume(&c.name), VolumeSource::Files(files)))
+    })
+}
+
 /// What a container is started from, besides the document.
 #[derive(Debug)]
 pub(crate) struct Surroundings<'a> {
@@ -74,6 +100,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) rootfs: RootFs,
     pub(crate) attachment: Option<&'a Attachment>,
     pub(crate) hostname: &'a str,
+    /// What [`Part::references`] stand for.
+    pub(crate) secrets: &'a Values,
     pub(crate) limits: Limits,
     pub(crate) log_bytes: u64,
 }
@@ -103,11 +131,12 @@ pub(crate) fn container(
             read_only: true,
         });
     }
+    let process = process(part, &around)?;
     Ok(ContainerSpec {
         name: part.name.to_owned(),
         attempt,
         rootfs: around.rootfs,
-        process: process(part, around.image, around.hostname)?,
+        process,
         mounts,
         files: files(around.hostname, around.attachment),
         limits: around.limits,
@@ -119,8 +148,8 @@ pub(crate) fn container(
 
 /// What runs: ACI's `command` replaces the image's entry point *and* its arguments; without it
 /// the image's entry point runs with its arguments (the reference: "in exec form").
-fn process(part: Part<'_>, image: &Image, hostname: &str) -> Result<ProcessSpec> {
-    let config = &image.config;
+fn process(part: Part<'_>, around: &Surroundings<'_>) -> Result<ProcessSpec> {
+    let config = &around.image.config;
     let argv: Vec<String> = if part.command.is_empty() {
         config
             .entrypoint
@@ -145,7 +174,7 @@ fn process(part: Part<'_>, image: &Image, hostname: &str) -> Result<ProcessSpec>
     }
     Ok(ProcessSpec {
         argv,
-        env: environment(part, config.env.iter(), hostname),
+        env: environment(part, around),
         cwd: config.working_dir.clone().unwrap_or_default(),
         user: UserSpec {
             image: config.user.clone().filter(|u| !u.is_empty()),
@@ -158,30 +187,31 @@ fn process(part: Part<'_>, image: &Image, hostname: &str) -> Result<ProcessSpec>
 
 /// The image's environment, then the document's; a later name replaces an earlier one. `PATH` and
 /// `HOSTNAME` are always set, as Docker does.
-fn environment<'a>(
-    part: Part<'_>,
-    image: impl Iterator<Item = &'a String>,
-    hostname: &str,
-) -> Vec<(String, Secret)> {
+fn environment(part: Part<'_>, around: &Surroundings<'_>) -> Vec<(String, Secret)> {
     let mut env: Vec<(String, Secret)> = vec![
         (
             "PATH".to_owned(),
             Secret::new("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ),
-        ("HOSTNAME".to_owned(), Secret::new(hostname)),
+        ("HOSTNAME".to_owned(), Secret::new(around.hostname)),
     ];
     let mut set = |name: &str, value: Secret| match env.iter_mut().find(|(n, _)| n == name) {
         Some((_, old)) => *old = value,
         None => env.push((name.to_owned(), value)),
     };
-    for pair in image {
+    for pair in &around.image.config.env {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         set(name, Secret::new(value));
     }
     for variable in part.env {
+        let referred = || {
+            let name = variable.secure_value_reference.as_ref()?;
+            around.secrets.get(name).cloned()
+        };
         let value = variable
             .secure_value
             .clone()
+            .or_else(referred)
             .unwrap_or_else(|| Secret::new(variable.value.clone().unwrap_or_default()));
         set(&variable.name, value);
     }

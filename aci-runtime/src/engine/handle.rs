@@ -7,7 +7,7 @@ use std::time::Duration;
 use aci_core::bill::Bill;
 use aci_core::contract::{
     ContainerStats, Duplex, ExecSpec, GroupRecord, LogQuery, LogStream, NetworkStats, Process,
-    ProcessSpec, Sandbox, Signal, TerminalSize,
+    ProcessSpec, Sandbox, Signal, TerminalSize, VolumeRequest,
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::{GroupRef, SandboxId};
@@ -448,6 +448,37 @@ impl Group {
     pub async fn set_tags(&self, tags: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         let tags = tags.into_iter().collect();
         self.member.ask(&self.group, Wish::Tags(tags)).await
+    }
+
+    /// Looks the group's secret references up again and lets its `secretReference` volumes have what
+    /// they stand for now, without a restart: in each volume all files change in one step. Keys of
+    /// shares, passwords of registries and environments are looked up when they are used next.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) with `ContainerGroupStopped` if the group does not run;
+    /// those of the resolver and the isolation, and then later volumes are as they were.
+    ///
+    /// # Cancel safety
+    /// Some volumes may have been changed, each as a whole; call it again.
+    #[tracing::instrument(skip_all, fields(group = %self.group))]
+    pub async fn refresh_secrets(&self) -> Result<()> {
+        let (sandbox, record) = (self.sandbox()?, self.record());
+        for volume in &record.document.properties.volumes {
+            if volume.secret_reference.is_none() {
+                continue;
+            }
+            let resolving = self.shared.resolved(&self.group, &record.document, volume);
+            let resolved = resolving.await?.into_owned();
+            let request = VolumeRequest {
+                sandbox: record.sandbox.clone(),
+                volume: resolved,
+            };
+            let providing = act::driver(&self.shared, volume)?.provide(request);
+            let source = guard::caught("volume.provide", providing).await?;
+            let replacing = sandbox.replace_files(&volume.name, source);
+            guard::caught("sandbox.replace_files", replacing).await?;
+        }
+        Ok(())
     }
 
     /// What the containers use now.

@@ -18,6 +18,7 @@ mod probe;
 mod reopen;
 mod reply;
 mod scope;
+mod secrets;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aci_core::bill::Rate;
 use aci_core::contract::{
     Clock, GroupRecord, GroupStore, Image, ImageStore, Isolation, IsolationCapability,
-    NetworkCapability, NetworkDriver, PullPolicy, PullRequest, Sandbox, VolumeDriver,
+    NetworkCapability, NetworkDriver, PullPolicy, PullRequest, Sandbox, SecretResolver,
+    VolumeDriver,
 };
 use aci_core::dns_label::{self, DEFAULT_TENANT, Owner};
 use aci_core::error::{Applied, Error, ErrorKind, Result};
@@ -98,6 +100,7 @@ pub(crate) struct Shared {
     pub(crate) images: Arc<dyn ImageStore>,
     pub(crate) network: Arc<dyn NetworkDriver>,
     pub(crate) volumes: Vec<Arc<dyn VolumeDriver>>,
+    pub(crate) secrets: Option<Arc<dyn SecretResolver>>,
     pub(crate) store: Arc<dyn GroupStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: EngineOptions,
@@ -469,6 +472,7 @@ impl Engine {
         let init = init.filter_map(|c| c.properties.image.as_deref());
         let main = properties.containers.iter();
         let main = main.filter_map(|c| c.properties.image.as_deref());
+        let group = GroupRef::from(&document.name);
         let mut pulled: Vec<Image> = Vec::new();
         let mut asked: Vec<&str> = Vec::new();
         for image in init.chain(main) {
@@ -478,7 +482,7 @@ impl Engine {
             asked.push(image);
             let request = PullRequest {
                 reference: image.to_owned(),
-                login: act::login(document, image),
+                login: self.shared.login(&group, document, image).await?,
                 policy: PullPolicy::Always,
             };
             pulled

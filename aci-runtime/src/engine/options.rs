@@ -39,6 +39,9 @@ pub struct EngineOptions {
     pub stopped_log_lines: u32,
     /// Processes and threads of one container. Default 4,096.
     pub pids_max: u32,
+    /// How long looking up a secret reference may take, with further tries every second if the
+    /// vault cannot be reached. Default 30 s.
+    pub secret_timeout: Duration,
     /// Notices that a slow watcher may be behind before it misses some. Default 1,024.
     pub notices: usize,
 }
@@ -62,6 +65,7 @@ impl Default for EngineOptions {
             stopped_log_bytes: 16 << 10,
             stopped_log_lines: 1_000,
             pids_max: 4_096,
+            secret_timeout: Duration::from_secs(30),
             notices: 1_024,
         }
     }

@@ -1,5 +1,8 @@
 //! Tasks that end together.
 
+use std::sync::Arc;
+
+use aci_core::contract::GroupRecord;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,6 +14,8 @@ pub(crate) struct Scope {
     pub(crate) tasks: TaskTracker,
     /// Whether traffic is to be let in, once that was said.
     traffic: Option<watch::Sender<bool>>,
+    /// Whose files there are to be, once that was said.
+    files: Option<watch::Sender<Arc<GroupRecord>>>,
 }
 
 impl Scope {
@@ -19,6 +24,7 @@ impl Scope {
             stop: parent.child_token(),
             tasks: TaskTracker::new(),
             traffic: None,
+            files: None,
         }
     }
 
@@ -32,15 +38,21 @@ impl Scope {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        match &self.traffic {
-            Some(traffic) => {
-                traffic.send_replace(ready);
-            }
-            None => {
-                let (traffic, wanted) = watch::channel(ready);
-                self.spawn(begin(wanted));
-                self.traffic = Some(traffic);
-            }
+        if let Some(work) = tell(&mut self.traffic, ready, begin) {
+            self.spawn(work);
+        }
+    }
+
+    /// Tells the one task that writes files, as [`Scope::ready`].
+    pub(crate) fn files<F>(
+        &mut self,
+        record: Arc<GroupRecord>,
+        begin: impl FnOnce(watch::Receiver<Arc<GroupRecord>>) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if let Some(work) = tell(&mut self.files, record, begin) {
+            self.spawn(work);
         }
     }
 
@@ -50,6 +62,21 @@ impl Scope {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// Tells the task that listens, or says what a task does that is to listen from now on.
+fn tell<T, F>(
+    listener: &mut Option<watch::Sender<T>>,
+    value: T,
+    begin: impl FnOnce(watch::Receiver<T>) -> F,
+) -> Option<F> {
+    if let Some(listener) = listener {
+        listener.send_replace(value);
+        return None;
+    }
+    let (sender, wanted) = watch::channel(value);
+    *listener = Some(sender);
+    Some(begin(wanted))
 }
 
 /// Does something until it is done or is to stop; then it is dropped where it stands.

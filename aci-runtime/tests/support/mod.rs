@@ -155,6 +155,10 @@ impl Sandbox for Fenced<Arc<dyn Sandbox>> {
     async fn logs(&self, container: &str, query: LogQuery) -> Result<LogStream> {
         self.fence.pass(self.inner.logs(container, query)).await
     }
+    async fn replace_files(&self, volume: &str, files: VolumeSource) -> Result<()> {
+        let replaced = self.inner.replace_files(volume, files);
+        self.fence.pass(replaced).await
+    }
     async fn stats(&self) -> Result<SandboxStats> {
         self.fence.pass(self.inner.stats()).await
     }

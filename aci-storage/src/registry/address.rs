@@ -7,22 +7,22 @@ use http::Uri;
 /// The part of a URL that names a server. Two addresses with the same origin may see the same
 /// credentials (RFC 6454, section 4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Origin {
-    pub(super) tls: bool,
+pub(crate) struct Origin {
+    pub(crate) tls: bool,
     /// In lower case; an IPv6 address without its brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 impl Origin {
     /// `host` or `host:port` as references write it.
-    pub(super) fn of_host(host: &str, tls: bool) -> Result<Self, String> {
+    pub(crate) fn of_host(host: &str, tls: bool) -> Result<Self, String> {
         let scheme = if tls { "https" } else { "http" };
         Ok(Address::parse(&format!("{scheme}://{host}/"))?.origin)
     }
 
     /// As the header `Host` wants it: the port only where it is not the scheme's own.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         let host = if self.host.contains(':') {
             format!("[{}]", self.host)
         } else {
@@ -48,14 +48,14 @@ const fn default_port(tls: bool) -> u16 {
 
 /// A URL. It has no `Debug` or `Display`: the query of a redirect is often a signed credential.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Address {
-    pub(super) origin: Origin,
+pub(crate) struct Address {
+    pub(crate) origin: Origin,
     /// Path and query.
-    pub(super) path: String,
+    pub(crate) path: String,
 }
 
 impl Address {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|_| "it is not a URL".to_owned())?;
         let tls = match uri.scheme_str() {
             Some("https") => true,
@@ -92,7 +92,7 @@ impl Address {
 
     /// Where a `Location` leads that was found here (RFC 3986, section 5.2; of relative forms
     /// those that start with `/`, which are the only ones that registries use).
-    pub(super) fn resolve(&self, location: &str) -> Result<Self, String> {
+    pub(crate) fn resolve(&self, location: &str) -> Result<Self, String> {
         if let Some(rest) = location.strip_prefix("//") {
             let scheme = if self.origin.tls { "https" } else { "http" };
             return Self::parse(&format!("{scheme}://{rest}"));

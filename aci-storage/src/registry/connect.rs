@@ -10,7 +10,7 @@ use aci_core::error::{Error, ErrorKind};
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::{Method, Request, Response, Uri};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::{Read, Write};
@@ -43,7 +43,7 @@ const MAX_ADDRESSES: usize = 4;
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// The name has no address, or nobody can be asked for it.
     Unresolved(Origin),
     /// The connection did not come about or broke.
@@ -76,11 +76,11 @@ impl Connector {
     }
 
     /// Sends a request and waits for the head of the answer, on an idle connection if there is one.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         idle: &Idle,
         to: &Origin,
-        mut request: Request<Empty<Bytes>>,
+        mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Trouble> {
         let proxy = self.settings.proxies.towards(to);
         if let Some(proxy) = proxy.filter(|_| !to.tls) {
@@ -167,7 +167,7 @@ impl Connector {
             ask = ask.header(PROXY_AUTHORIZATION, proof);
         }
         let ask = ask
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(|_| bad_answer(to, "a host that cannot be asked for"))?;
         let mut sender = handshake(to, TokioIo::new(tcp)).await?;
         let response = self.exchange(to, &mut sender, ask).await?;
@@ -242,7 +242,7 @@ impl Connector {
         &self,
         to: &Origin,
         sender: &mut Sender,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Trouble> {
         match timeout(self.settings.silence_timeout, sender.send_request(request)).await {
             Ok(Ok(response)) => Ok(response),
@@ -272,11 +272,11 @@ impl Connector {
     }
 }
 
-type Sender = SendRequest<Empty<Bytes>>;
+type Sender = SendRequest<Full<Bytes>>;
 
 /// Connections of one pull that may be used again; they are closed with it.
 #[derive(Debug, Default)]
-pub(super) struct Idle(Mutex<Vec<(Origin, Sender)>>);
+pub(crate) struct Idle(Mutex<Vec<(Origin, Sender)>>);
 
 impl Idle {
     /// One whose last answer was read to its end.

@@ -23,7 +23,11 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::crypto::CryptoProvider;
 
+#[cfg(feature = "git-repo")]
+pub(crate) use address::{Address, Origin};
 pub(crate) use connect::Connector;
+#[cfg(feature = "git-repo")]
+pub(crate) use connect::{Idle, Trouble};
 pub use proxy::Proxies;
 pub(crate) use pull::pull;
 

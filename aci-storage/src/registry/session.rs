@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
             request = request.header(header::AUTHORIZATION, proof);
         }
         let request = request
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(|_| bad_answer(&at.origin, "an address that cannot be asked for"))?;
         self.connector.send(&self.idle, &at.origin, request).await
     }

@@ -1,121 +1,116 @@
 //! `emptyDir` volumes: directories that live as long as the group, or memory.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use aci_core::contract::{ProvidedVolume, VolumeDriver, VolumeRequest, VolumeSource};
-use aci_core::error::Result;
+use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
 use aci_core::model::Volume;
 use async_trait::async_trait;
-use rustix::fs::RenameFlags;
-use rustix::io::Errno;
 
-use super::{check_component, entries};
-use crate::fail::{self, blocking};
-use crate::tree::{Graveyard, make_private_dir};
-use crate::turns::Turns;
+use super::bounded::{self, Bounded};
+use super::check_component;
+use super::shelf::Shelf;
+
+/// What [`EmptyDirs`] lets volumes hold.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EmptyDirsOptions {
+    /// Bytes of a volume on disk whose document does not say (ACI's property `emptyDir` has no size;
+    /// its volumes hold 50 GB). Default: no bound.
+    pub limit: Option<u64>,
+    /// Bytes of all bounded volumes on disk together. Default: no bound.
+    pub total: Option<u64>,
+}
+
+/// What [`EmptyDirs`] can do on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmptyDirsCapability {
+    /// Whether volumes on disk can have a bound. Those in memory always can.
+    pub bounded: bool,
+    /// Why not, in one sentence, with what would help.
+    pub missing: Option<String>,
+}
 
 /// Provides `emptyDir` volumes.
 ///
 /// On disk each is a directory `volumes/SANDBOX/NAME` below a base directory that only this user
 /// can enter, with mode 0777, because containers of the group may run as any user (as in ACI).
 /// The extension `medium: Memory` gives memory instead, with `sizeLimitInGB` as its bound; nothing
-/// is kept on the host then, and so nothing listed. A bound on disk is not enforced.
+/// is kept on the host then, and so nothing listed.
 ///
-/// Content survives restarts of containers and of the program; `release` deletes it, whatever
-/// names, modes, links and depth containers gave it. Run by an ordinary user it deletes what
-/// belongs to that user, and what a container left whose user namespace maps further ids with the
-/// help of `unshare` and `newuidmap`; where they are missing, the error names the path.
+/// A volume on disk with a bound, by `sizeLimitInGB` or [`EmptyDirsOptions::limit`], is an ext4 file
+/// system in a sparse file of that size: who fills it gets `ENOSPC`, and nobody else notices. The
+/// file system's own records take about 2 percent of it. It needs what
+/// [`EmptyDirs::capability`] tells; without that a document that asks for a bound on disk is refused.
+/// A bound reserves nothing.
+///
+/// Content survives restarts of containers and of the program, that of bounded volumes not those of
+/// the machine; `release` deletes it, whatever names, modes, links and depth containers gave it. Run
+/// by an ordinary user it deletes what belongs to that user, and what a container left whose user
+/// namespace maps further ids with the help of `unshare` and `newuidmap`; where they are missing, the
+/// error names the path.
 #[derive(Clone, Debug)]
 pub struct EmptyDirs {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    volumes: PathBuf,
-    graves: Graveyard,
-    turns: Turns<(SandboxId, String)>,
+    shelf: Arc<Shelf>,
+    bounded: Arc<Bounded>,
+    limit: Option<u64>,
+    missing: Option<String>,
 }
 
 impl EmptyDirs {
-    /// Volumes below a directory, which is made with mode 0700 if it is not there. What an earlier
-    /// program began to delete is deleted.
+    /// Volumes below a directory, which is made with mode 0700 if it is not there, without bounds but
+    /// for those of documents. What an earlier program began to delete is deleted.
     ///
     /// # Errors
-    /// [`PermissionDenied`](aci_core::error::ErrorKind::PermissionDenied) or
-    /// [`Internal`](aci_core::error::ErrorKind::Internal) if it cannot be written.
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) or [`Internal`](ErrorKind::Internal) if it
+    /// cannot be written.
     pub fn open(base: impl AsRef<Path>) -> Result<Self> {
+        Self::with_options(base, EmptyDirsOptions::default())
+    }
+
+    /// The same with bounds.
+    ///
+    /// # Errors
+    /// As [`EmptyDirs::open`]; [`Unsupported`](ErrorKind::Unsupported) if a bound is asked for that
+    /// cannot be kept here; [`Invalid`](ErrorKind::Invalid) for one below 1 MiB.
+    pub fn with_options(base: impl AsRef<Path>, options: EmptyDirsOptions) -> Result<Self> {
         let base = base.as_ref();
-        make_private_dir(base)?;
-        let base =
-            std::path::absolute(base).map_err(|e| fail::io("volumes.open", "find it", base, e))?;
-        let volumes = base.join("volumes");
-        // Private even if the base directory was made by somebody else.
-        make_private_dir(&volumes)?;
-        let graves = Graveyard::open(&base.join("trash"))?;
-        graves.empty()?;
+        let missing = bounded::missing();
+        if let Some(limit) = options.limit {
+            possible(limit, missing.as_deref())?;
+        }
         Ok(Self {
-            inner: Arc::new(Inner {
-                volumes,
-                graves,
-                turns: Turns::new(),
-            }),
+            shelf: Arc::new(Shelf::open(base, "volumes")?),
+            bounded: Arc::new(Bounded::open(base, options.total)?),
+            limit: options.limit,
+            missing,
         })
+    }
+
+    /// What can be done on this machine.
+    #[must_use]
+    pub fn capability(&self) -> EmptyDirsCapability {
+        EmptyDirsCapability {
+            bounded: self.missing.is_none(),
+            missing: self.missing.clone(),
+        }
     }
 }
 
-impl Inner {
-    fn provide(&self, sandbox: &SandboxId, name: &str) -> Result<PathBuf> {
-        let path = self.volumes.join(sandbox.as_str()).join(name);
-        let failed = |e| fail::io("volumes.provide", "make it", &path, e);
-        if path.exists() {
-            return Ok(path);
-        }
-        // Its mode is set before it gets its place (mkdir's own would be narrowed by the umask), so
-        // that a crash leaves no volume of another mode.
-        let draft = self.graves.place();
-        fs::create_dir(&draft).map_err(failed)?;
-        fs::set_permissions(&draft, fs::Permissions::from_mode(0o777)).map_err(failed)?;
-        let here = rustix::fs::CWD;
-        loop {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent).map_err(failed)?;
-            }
-            match rustix::fs::renameat_with(here, &draft, here, &path, RenameFlags::NOREPLACE) {
-                Ok(()) => break,
-                // Another program was faster.
-                Err(Errno::EXIST) => {
-                    fs::remove_dir(&draft).map_err(failed)?;
-                    return Ok(path);
-                }
-                // The release of the sandbox's only other volume took the directory away.
-                Err(Errno::NOENT) if draft.exists() => {}
-                Err(e) => return Err(failed(e.into())),
-            }
-        }
-        metrics::counter!("aci_storage_volumes_provided_total").increment(1);
-        Ok(path)
+/// Whether a volume on disk can have this bound.
+fn possible(limit: u64, missing: Option<&str>) -> Result<()> {
+    let error = |kind, why: String| Error::new(kind, "volumes.provide", why);
+    if let Some(missing) = missing {
+        let hint = "leave 'sizeLimitInGB' out, or set 'medium: Memory'";
+        return Err(error(ErrorKind::Unsupported, missing.to_owned()).hint(hint));
     }
-
-    fn release(&self, sandbox: &SandboxId, name: &str) -> Result<()> {
-        let parent = self.volumes.join(sandbox.as_str());
-        let grave = self.graves.bury(&parent.join(name))?;
-        // Fails as long as the sandbox has others, or if it has none at all.
-        let _ = fs::remove_dir(&parent);
-        if let Some(grave) = grave {
-            grave.empty()?;
-            metrics::counter!("aci_storage_volumes_released_total").increment(1);
-        }
-        Ok(())
+    if limit < bounded::LEAST {
+        let why = format!("an emptyDir volume on disk has 1 MiB at least, not {limit} bytes");
+        return Err(error(ErrorKind::Invalid, why));
     }
-
-    fn list(&self) -> Result<Vec<ProvidedVolume>> {
-        entries::volumes(&self.volumes)
-    }
+    Ok(())
 }
 
 /// A GB has 2^30 bytes, as for memory.
@@ -140,46 +135,40 @@ impl VolumeDriver for EmptyDirs {
     async fn provide(&self, request: VolumeRequest) -> Result<VolumeSource> {
         let VolumeRequest { sandbox, volume } = request;
         check_component("volumes.provide", "a volume", &volume.name)?;
-        if let Some(empty) = volume.empty_dir.filter(|e| e.in_memory()) {
-            let size = empty.size_limit_in_gb().map(bytes);
+        let empty = volume.empty_dir.unwrap_or_default();
+        let size = empty.size_limit_in_gb().map(bytes);
+        if empty.in_memory() {
             return Ok(VolumeSource::Memory { size });
         }
-        let inner = Arc::clone(&self.inner);
-        let turn = inner
-            .turns
-            .take((sandbox.clone(), volume.name.clone()))
-            .await;
-        blocking("volumes.provide", move || {
-            let _turn = turn;
-            inner
-                .provide(&sandbox, &volume.name)
-                .map(VolumeSource::Directory)
-        })
-        .await
+        let asked = size.or(self.limit);
+        if let Some(limit) = asked {
+            possible(limit, self.missing.as_deref()).map_err(|e| e.on(&volume.name))?;
+            return self.bounded.provide(sandbox, volume.name, limit).await;
+        }
+        let shelf = Arc::clone(&self.shelf);
+        shelf.provide(sandbox, volume.name, |_| Ok(())).await
     }
 
     #[tracing::instrument(name = "volumes.release", skip(self), fields(sandbox = %sandbox))]
     async fn release(&self, sandbox: &SandboxId, name: &str) -> Result<()> {
-        check_component("volumes.release", "a volume", name)?;
-        let (inner, sandbox, name) = (Arc::clone(&self.inner), sandbox.clone(), name.to_owned());
-        let turn = inner.turns.take((sandbox.clone(), name.clone())).await;
-        blocking("volumes.release", move || {
-            let _turn = turn;
-            inner.release(&sandbox, &name)
-        })
-        .await
+        self.bounded.release(sandbox, name).await?;
+        self.shelf.release(sandbox, name).await
     }
 
     async fn list(&self) -> Result<Vec<ProvidedVolume>> {
-        let inner = Arc::clone(&self.inner);
-        blocking("volumes.list", move || inner.list()).await
+        let mut all = self.shelf.list().await?;
+        all.extend(self.bounded.list().await?);
+        all.sort_by(|a, b| (&a.sandbox, &a.name).cmp(&(&b.sandbox, &b.name)));
+        Ok(all)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
-    use aci_core::error::ErrorKind;
     use aci_core::model::EmptyDir;
 
     fn volume(name: &str, body: serde_json::Value) -> Volume {

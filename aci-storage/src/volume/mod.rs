@@ -1,16 +1,22 @@
-//! Volumes: `azureFile`, `emptyDir` and `secret`.
+//! Volumes: `azureFile`, `gitRepo`, `emptyDir` and `secret`.
 
 #[cfg(feature = "azure-file")]
 mod azure_file;
+mod bounded;
 mod empty_dir;
 mod entries;
+#[cfg(feature = "git-repo")]
+mod git_repo;
 mod secret;
+mod shelf;
 
 #[cfg(feature = "azure-file")]
 pub use azure_file::{
     AzureFiles, AzureFilesOptions, CachePolicy, FileServer, ShareDriver, ShareStatus, ShareUsage,
 };
-pub use empty_dir::EmptyDirs;
+pub use empty_dir::{EmptyDirs, EmptyDirsCapability, EmptyDirsOptions};
+#[cfg(feature = "git-repo")]
+pub use git_repo::{GitLimits, GitRepos, GitReposOptions};
 pub use secret::Secrets;
 
 use aci_core::error::{Error, ErrorKind, Result};

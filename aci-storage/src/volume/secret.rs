@@ -76,6 +76,12 @@ impl VolumeDriver for Secrets {
         let mut files = Vec::new();
         for (name, base64) in secret.0 {
             check_component("volumes.provide", "a secret's file", &name)?;
+            if name.starts_with("..") {
+                let name = name.escape_debug();
+                return Err(invalid(format!(
+                    "'{name}' cannot be a file: names that begin with '..' are for their replacement"
+                )));
+            }
             let base64 = without_space(base64);
             if !is_base64(base64.expose()) {
                 return Err(invalid(format!(
@@ -140,6 +146,7 @@ mod tests {
         for (name, text) in [
             ("", "aGk="),
             ("..", "aGk="),
+            ("..data", "aGk="),
             ("a/b", "aGk="),
             ("key", "hunter2!"),
             ("key", "aGk"),

@@ -1,8 +1,9 @@
 //! Volumes and root file systems as containers see them.
 
-use super::super::{hides, works};
+use super::super::{fails, hides, works};
 use super::{Behaviour, Bench, IsolationHarness, case, lacks, mount};
 use crate::contract::{SandboxVolume, SecretFile, VolumeSource};
+use crate::error::ErrorKind;
 use crate::model::Secret;
 
 /// Runs the cases of this part.
@@ -18,6 +19,7 @@ pub async fn all(h: &dyn IsolationHarness) {
     )
     .await;
     case(h, "public_files", public_files(h)).await;
+    case(h, "files_are_replaced", files_are_replaced(h)).await;
     case(h, "roots_are_fresh", roots_are_fresh(h)).await;
     case(h, "read_only_root", read_only_root(h)).await;
     case(h, "mount_paths_stay_inside", mount_paths_stay_inside(h)).await;
@@ -144,6 +146,70 @@ pub async fn public_files(h: &dyn IsolationHarness) {
     bench.destroy().await;
 }
 
+/// Files of a volume are replaced as a whole; what cannot be replaced stays as it was.
+pub async fn files_are_replaced(h: &dyn IsolationHarness) {
+    let needs = [
+        Behaviour::ReadFile("/data/a"),
+        Behaviour::ReadFile("/data/b"),
+    ];
+    if lacks(h, "files_are_replaced", &needs) {
+        return;
+    }
+    let files = |files: &[(&str, &'static str)]| {
+        let files = files.iter().map(|(name, text)| {
+            let content: bytes::Bytes = (*text).into();
+            ((*name).to_owned(), content)
+        });
+        VolumeSource::Files(files.collect())
+    };
+    let keys = |text: &str| {
+        VolumeSource::Secret(vec![SecretFile {
+            name: "a".to_owned(),
+            base64: Secret::new(text),
+        }])
+    };
+    let public = volume("data", files(&[("a", "one\n")]));
+    let secret = volume("keys", keys("b25lCg=="));
+    let bench = Bench::with_volumes(h, vec![public, secret, memory("memory")]).await;
+    let replace = async |volume, source| bench.sandbox.replace_files(volume, source).await;
+    let read = async |name, behaviour, volume: &str| {
+        let mut spec = bench.container(name, &behaviour).await;
+        spec.mounts.push(mount(volume, "/data", false));
+        let code = bench.ran_spec(spec).await.code;
+        (code == 0).then_some(bench.lines(name).await)
+    };
+    assert_eq!(read("first", needs[0], "data").await.unwrap(), ["one"]);
+    let new = files(&[("a", "two\n"), ("b", "more\n")]);
+    for _ in 0..2 {
+        works(replace("data", new.clone()).await, "replace");
+    }
+    assert_eq!(read("second", needs[0], "data").await.unwrap(), ["two"]);
+    assert_eq!(read("third", needs[1], "data").await.unwrap(), ["more"]);
+    for (volume, source, kind) in [
+        ("data", files(&[("../x", "bad")]), ErrorKind::Invalid),
+        ("data", files(&[("..x", "bad")]), ErrorKind::Invalid),
+        (
+            "data",
+            VolumeSource::Memory { size: None },
+            ErrorKind::Invalid,
+        ),
+        ("keys", keys("h1dden !text"), ErrorKind::Invalid),
+        ("memory", files(&[]), ErrorKind::Invalid),
+        ("unknown", files(&[]), ErrorKind::NotFound),
+    ] {
+        let error = fails(replace(volume, source).await, kind, volume);
+        hides(&error, "h1dden");
+    }
+    assert_eq!(read("fourth", needs[0], "data").await.unwrap(), ["two"]);
+    // One that was taken out is gone.
+    works(replace("data", files(&[("b", "left\n")])).await, "replace");
+    assert_eq!(read("fifth", needs[0], "data").await, None);
+    assert_eq!(read("sixth", needs[1], "data").await.unwrap(), ["left"]);
+    works(replace("keys", keys("dHdvCg==")).await, "replace");
+    assert_eq!(read("seventh", needs[0], "keys").await.unwrap(), ["two"]);
+    bench.destroy().await;
+}
+
 /// What a container writes outside its volumes is not seen by another.
 pub async fn roots_are_fresh(h: &dyn IsolationHarness) {
     let needs = [write("/file"), Behaviour::ReadFile("/file")];
@@ -179,12 +245,12 @@ pub async fn mount_paths_stay_inside(h: &dyn IsolationHarness) {
     spec.mounts.push(mount("data", "/../../../data", false));
     match bench.sandbox.start(spec).await {
         Ok(()) => assert_eq!(bench.ended("a").await.code, 0),
-        Err(error) => assert_eq!(error.kind(), crate::error::ErrorKind::Invalid, "{error}"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{error}"),
     }
     let mut spec = bench.container("b", &needs[0]).await;
     spec.mounts.push(mount("data", "relative", false));
     let refused = bench.sandbox.start(spec).await;
-    super::super::fails(refused, crate::error::ErrorKind::Invalid, "a relative path");
+    fails(refused, ErrorKind::Invalid, "a relative path");
     works(bench.sandbox.status().await, "status");
     bench.destroy().await;
 }

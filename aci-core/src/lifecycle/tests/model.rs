@@ -164,6 +164,7 @@ impl Model {
                     (self.stopping, self.new_round) = (true, false);
                 }
             }
+            Command::WriteFiles => assert!(down || ran, "files written while under way"),
             Command::Delete => {
                 (self.stopping, self.deleting) = (true, true);
             }
@@ -276,6 +277,10 @@ impl Model {
                 (probing.under_way, probing.asked) = (Some(*number), Some(now));
             }
             Action::SetReady { epoch, .. } => self.assert_up(*epoch, action),
+            Action::WriteFiles { epoch } => {
+                self.assert_up(*epoch, action);
+                assert!(!self.stopping, "files written while stopping");
+            }
             Action::DestroySandbox {
                 epoch,
                 number,

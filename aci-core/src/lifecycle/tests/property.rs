@@ -21,6 +21,7 @@ enum Op {
     Restart,
     Delete,
     Update(Plan, bool),
+    WriteFiles,
     /// Carry out one of the actions that are under way; how well it goes.
     Act(usize, u8),
     /// Deliver one of the answers.
@@ -88,6 +89,7 @@ fn op(policy: RestartPolicy) -> impl Strategy<Value = Op> {
         2 => Just(Op::Start),
         1 => Just(Op::Stop),
         1 => Just(Op::Restart),
+        1 => Just(Op::WriteFiles),
         1 => prop::bool::weighted(0.3).prop_map(|d| if d { Op::Delete } else { Op::Start }),
         1 => (arbitrary_plan(policy), any::<bool>()).prop_map(|(p, new)| Op::Update(p, new)),
         12 => (any::<usize>(), 0u8..12).prop_map(|(k, how)| Op::Act(k, how)),
@@ -330,7 +332,7 @@ impl Driver {
                 self.world.containers.clear();
                 self.news.push(Observation::SandboxDestroyed { number });
             }
-            Action::SetReady { .. } | Action::Forget => {}
+            Action::SetReady { .. } | Action::WriteFiles { .. } | Action::Forget => {}
         }
     }
 
@@ -399,6 +401,7 @@ impl Driver {
             Op::Stop => self.command(&Command::Stop),
             Op::Restart => self.command(&Command::Restart),
             Op::Delete => self.command(&Command::Delete),
+            Op::WriteFiles => self.command(&Command::WriteFiles),
             Op::Update(plan, new_sandbox) => self.command(&Command::Update { plan, new_sandbox }),
             Op::Act(k, how) => {
                 if !self.pending.is_empty() {
@@ -487,6 +490,7 @@ fn epoch_of(action: &Action) -> Option<u64> {
         | Action::Signal { epoch, .. }
         | Action::Probe { epoch, .. }
         | Action::SetReady { epoch, .. }
+        | Action::WriteFiles { epoch }
         | Action::DestroySandbox { epoch, .. } => Some(*epoch),
         Action::PullImage { .. } | Action::Forget => None,
     }

@@ -103,6 +103,30 @@ fn values_of_config_maps_restart_nothing() {
 }
 
 #[test]
+fn files_are_written_where_a_group_runs_and_again_after_a_crash() {
+    let mut sim = Sim::new(plan(RestartPolicy::Always, &[], &["a"]));
+    let written = |sim: &Sim| sim.count(|a| matches!(a, Action::WriteFiles { .. }));
+    // The first deployment has them anyway.
+    sim.command(Command::WriteFiles);
+    sim.command(Command::Start);
+    let error = sim.life.command(Command::WriteFiles, sim.now).unwrap_err();
+    assert_eq!(error.aci_code(), Some("ContainerGroupTransitioning"));
+    sim.run();
+    assert_eq!(written(&sim), 0);
+    let before = sim.life.container_view("a");
+    sim.command(Command::WriteFiles);
+    sim.run();
+    assert_eq!(written(&sim), 1);
+    assert_eq!(sim.life.container_view("a"), before);
+    let status = crate::contract::SandboxStatus::default();
+    let again = sim.life.clone().resume(Some(&status), sim.now);
+    assert!(again.iter().any(|a| matches!(a, Action::WriteFiles { .. })));
+    sim.command(Command::Stop);
+    let again = sim.life.clone().resume(Some(&status), sim.now);
+    assert!(!again.iter().any(|a| matches!(a, Action::WriteFiles { .. })));
+}
+
+#[test]
 fn containers_are_restarted_in_the_same_sandbox_and_other_volumes_need_a_new_one() {
     let same = UpdateKind::Restart { new_sandbox: false };
     let image = kind(|d| d.properties.containers[0].properties.image = Some("nginx:2".into()));
@@ -128,6 +152,25 @@ fn containers_are_restarted_in_the_same_sandbox_and_other_volumes_need_a_new_one
     assert_eq!(volume.unwrap(), new);
     let address = kind(|d| d.properties.ip_address = Some(IpAddress::default()));
     assert_eq!(address.unwrap(), new);
+    let reference = |uri: &str, volume: bool| {
+        let mut document = document();
+        document.properties.secret_references = vec![model::SecretReference {
+            name: "key".into(),
+            secret_reference_uri: uri.into(),
+            ..model::SecretReference::default()
+        }];
+        if volume {
+            document.properties.volumes.push(Volume {
+                name: "keys".into(),
+                secret_reference: Some([("file".to_owned(), "key".to_owned())].into()),
+                ..Volume::default()
+            });
+        }
+        document
+    };
+    let changed = |volume| update_kind(&reference("a", volume), &reference("b", volume)).unwrap();
+    assert_eq!(changed(false), same);
+    assert_eq!(changed(true), new);
 }
 
 #[test]

@@ -209,7 +209,7 @@ impl Sim {
                 self.world.containers.clear();
                 vec![Observation::SandboxDestroyed { number: *number }]
             }
-            Action::SetReady { .. } | Action::Forget => Vec::new(),
+            Action::SetReady { .. } | Action::WriteFiles { .. } | Action::Forget => Vec::new(),
         }
     }
 
