@@ -98,6 +98,10 @@ impl<T: Sandbox + ?Sized> Sandbox for Arc<T> {
         (**self).dial(address, timeout).await
     }
 
+    async fn freeze(&self, frozen: bool) -> Result<()> {
+        (**self).freeze(frozen).await
+    }
+
     async fn destroy(&self) -> Result<()> {
         (**self).destroy().await
     }

@@ -60,6 +60,7 @@ pub(super) struct SandboxCore {
     pub(super) containers: Mutex<BTreeMap<String, Entry>>,
     listeners: Mutex<BTreeMap<u16, mpsc::UnboundedSender<DuplexStream>>>,
     pub(super) life: watch::Sender<Life>,
+    pub(super) frozen: watch::Sender<bool>,
 }
 
 impl fmt::Debug for SandboxCore {
@@ -87,6 +88,7 @@ impl SandboxCore {
             volumes,
             containers: Mutex::default(),
             listeners: Mutex::default(),
+            frozen: watch::Sender::new(false),
             life: watch::Sender::new(Life {
                 generation: 0,
                 gone: false,
@@ -265,6 +267,7 @@ impl SandboxCore {
                     memory_peak_bytes: Some(memory.peak),
                     pids: entry.current.count() as u64,
                     io_bytes: None,
+                    pressure: None,
                     exact: true,
                 }
             })
