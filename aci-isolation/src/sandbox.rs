@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::capabilities;
+use crate::cgroup::tree;
 use crate::channel::{Address, Channel, unexpected};
 use crate::logs::Reader;
 use crate::meters::Meters;
@@ -48,6 +49,7 @@ pub(crate) fn bounds(limits: &Limits) -> Bounds {
         memory_max: limits.memory_max,
         memory_request: limits.memory_request,
         pids_max: limits.pids_max,
+        io_max: None,
     }
 }
 
@@ -191,7 +193,10 @@ impl NamespaceSandbox {
                 .iter()
                 .map(|file| (file.path.clone(), Hidden(file.content.to_vec()), file.mode))
                 .collect(),
-            bounds: bounds(&container.limits),
+            bounds: Bounds {
+                io_max: self.shared.io_max(),
+                ..bounds(&container.limits)
+            },
             rights: self.rights(container)?,
             log_bytes: container.log_bytes,
             devices: Vec::new(),
@@ -227,14 +232,6 @@ impl Sandbox for NamespaceSandbox {
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %self.id, container = %container.name, attempt = container.attempt))]
     async fn start(&self, container: ContainerSpec) -> Result<()> {
         const OPERATION: &str = "container.start";
-        if container.process.argv.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                OPERATION,
-                "there is no program to run: neither the document nor the image names a command",
-            )
-            .on(&container.name));
-        }
         let mut start = self.start_request(&container)?;
         self.shared
             .gpus
@@ -404,6 +401,7 @@ impl Sandbox for NamespaceSandbox {
                     memory_peak_bytes: usage.peak,
                     pids: usage.pids,
                     io_bytes: usage.io,
+                    pressure: usage.pressure.map(crate::meters::pressure),
                     exact: usage.exact,
                 })
                 .collect(),
@@ -461,6 +459,31 @@ impl Sandbox for NamespaceSandbox {
         self.done(OPERATION, &request)
             .await
             .map_err(|error| error.on(&self.id))
+    }
+
+    async fn freeze(&self, frozen: bool) -> Result<()> {
+        const OPERATION: &str = "sandbox.freeze";
+        // Fails with `Lost` if the sandbox is gone.
+        self.address.connect().await?;
+        let Some(plan) = self.shared.plan().cloned() else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                OPERATION,
+                "this machine has no cgroups that can be frozen",
+            )
+            .on(&self.id));
+        };
+        let (id, patience) = (self.id.to_string(), self.shared.patience());
+        let froze = blocking(move || tree::freeze(&plan, &id, frozen, patience)).await?;
+        froze.map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+                _ => ErrorKind::Internal,
+            };
+            Error::new(kind, OPERATION, "freezing the sandbox's cgroup")
+                .on(&self.id)
+                .because(error)
+        })
     }
 
     async fn destroy(&self) -> Result<()> {

@@ -565,7 +565,12 @@ fn azure_cli() -> PathBuf {
         let home = home.to_str().unwrap();
         for step in [
             ["python3", "-m", "venv", home],
-            [&format!("{home}/bin/pip"), "install", "--quiet", "azure-cli"],
+            [
+                &format!("{home}/bin/pip"),
+                "install",
+                "--quiet",
+                "azure-cli",
+            ],
         ] {
             let done = Command::new(step[0]).args(&step[1..]).status().unwrap();
             assert!(done.success(), "{step:?}");

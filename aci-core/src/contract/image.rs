@@ -137,10 +137,11 @@ pub enum Layer {
 /// wall, so nothing of it is seen on the host and nothing is left when the wall is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
-    /// The layers, topmost first. At least one.
+    /// The layers, topmost first. None if the first directory of `upper` is the root as it stands
+    /// and is written in place, as in an OCI bundle.
     pub layers: Vec<Layer>,
-    /// An empty directory for what the container writes, and one for overlayfs itself, on one file
-    /// system. Without it the root is read-only.
+    /// An empty directory for what the container writes, and one for overlayfs itself (not used
+    /// without layers), on one file system. Without it the root is read-only.
     pub upper: Option<(PathBuf, PathBuf)>,
 }
 

@@ -9,7 +9,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
 use super::{Server, Source, internal, now};
-use crate::cgroup::tree::{self, Meter};
+use crate::cgroup::meter::Meter;
+use crate::cgroup::tree;
 use crate::container::{Container, Init, Phase};
 use crate::init::{self, Cradle, Said};
 use crate::log::Log;
@@ -249,6 +250,7 @@ impl Server {
             cgroup,
             procs,
             main: None,
+            had_main: false,
             exit: None,
             failure: None,
             log: None,

@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 use crate::devices::{Gate, Rule};
 
 /// Grows with every change that an older side would misread.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Bytes that may be secret: never printed, wiped when dropped.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub(crate) struct Bounds {
     pub(crate) memory_max: Option<u64>,
     pub(crate) memory_request: Option<u64>,
     pub(crate) pids_max: Option<u32>,
+    /// Bytes a second that are read from, and written to, each disk.
+    pub(crate) io_max: Option<u64>,
 }
 
 /// Where this machine's cgroups are; see `cgroup::Layout`.
@@ -53,6 +55,8 @@ pub(crate) struct CgroupPlan {
     pub(crate) v1: Vec<(String, String)>,
     /// How devices are held back.
     pub(crate) devices: Gate,
+    /// `major:minor` of the host's disks.
+    pub(crate) disks: Vec<String>,
     /// Path below each mount point under which sandboxes are made, without leading slash.
     pub(crate) parent: String,
 }
@@ -285,6 +289,8 @@ pub(crate) struct Usage {
     pub(crate) peak: Option<u64>,
     pub(crate) pids: u64,
     pub(crate) io: Option<(u64, u64)>,
+    /// Microseconds of waiting for CPU, memory and io.
+    pub(crate) pressure: Option<(u64, u64, u64)>,
     pub(crate) exact: bool,
 }
 
