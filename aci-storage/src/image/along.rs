@@ -161,7 +161,7 @@ mod tests {
         let (growing, mut along) = along(from, 4);
         let mut some = [0; 4];
         along.read_exact(&mut some).unwrap();
-        let reader = std::thread::spawn(move || along.read(&mut [0]));
+        let reader = std::thread::spawn(move || along.read_exact(&mut [0]));
         drop(growing);
         let error = reader.join().unwrap().unwrap_err();
         assert!(error.to_string().contains("not fetched"), "{error}");
@@ -173,6 +173,7 @@ mod tests {
         let (growing, mut along) = along(from, 10);
         growing.whole(10);
         drop(to);
-        assert!(along.read(&mut [0; 10]).is_err());
+        let error = along.read_exact(&mut [0; 10]).unwrap_err();
+        assert!(error.to_string().contains("shorter"), "{error}");
     }
 }

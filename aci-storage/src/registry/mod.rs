@@ -75,7 +75,8 @@ pub struct Registries {
     /// The longest pause that a registry may ask for by `Retry-After` (RFC 9110, section 10.2.3);
     /// if it asks for more, the pull fails. Default 30 s.
     pub longest_pause: Duration,
-    /// Layers of one image that are fetched at once. Default 4.
+    /// Layers of one image that are fetched at once, and unpacked meanwhile, each on a thread of its
+    /// own and within the memory that [`UnpackLimits`](crate::layer::UnpackLimits) allow. Default 4.
     pub parallel_layers: usize,
 }
 
