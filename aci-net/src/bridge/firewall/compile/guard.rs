@@ -4,8 +4,8 @@ use ipnet::IpNet;
 
 use super::layout::{Layout, layout};
 use super::{
-    CHECK, Compiler, FORWARD, INPUT, OUTPUT, TCP, in_ranges, known, nobodys, subnets, to_port,
-    unchanged,
+    CHECK, Compiler, FORWARD, INPUT, OUTPUT, TCP, begun, in_ranges, known, nobodys, subnets,
+    to_port, unchanged,
 };
 use crate::ipam::{Family, Ranges, SERVICE_ADDRESS};
 use crate::netlink::nft::{Meta, Name, Register, Step};
@@ -88,8 +88,10 @@ impl Compiler<'_> {
             let nobody = nobodys(Meta::OifGroup);
             self.add(&FORWARD, &[&came_in, &of_family, &nobody, &[Step::Drop]]);
         }
-        self.add(&FORWARD, &[&known()]);
-        self.add(&OUTPUT, &[&known()]);
+        for chain in [FORWARD, OUTPUT] {
+            self.add(&chain, &[&known()]);
+            self.add(&chain, &[&begun()]);
+        }
         for family in Family::BOTH {
             let l = layout(family);
             self.between_networks(l);

@@ -23,6 +23,8 @@ use layout::{joined, layout};
 
 /// `NF_CT_STATE_BIT` of established and related.
 const KNOWN: u32 = 2 | 4;
+/// `IPS_CONFIRMED`: an earlier packet was let through all chains.
+const LET_THROUGH: u32 = 1 << 3;
 /// `IPS_DST_NAT`.
 const DESTINATION_CHANGED: u32 = 1 << 5;
 const TCP: u8 = 6;
@@ -231,6 +233,17 @@ fn known() -> [Step; 4] {
         Step::ConnectionState(register),
         Step::Mask(register, KNOWN.to_ne_bytes().to_vec()),
         Step::NotEqual(register, vec![0; 4]),
+        Step::Accept,
+    ]
+}
+
+/// What goes on that was begun, also where nobody has answered yet: a stream of datagrams in one
+/// direction stays new to the kernel, and would be judged by all rules packet by packet.
+fn begun() -> [Step; 4] {
+    [
+        Step::ConnectionStatus(Register::A),
+        Step::Mask(Register::A, LET_THROUGH.to_ne_bytes().to_vec()),
+        Step::NotEqual(Register::A, vec![0; 4]),
         Step::Accept,
     ]
 }
