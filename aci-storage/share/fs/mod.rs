@@ -49,8 +49,8 @@ pub(crate) struct Inner {
     /// One change of a file's locks at a time.
     locking: tokio::sync::Mutex<()>,
     next: AtomicU64,
-    /// What the server grants for open files, by node.
-    leases: Mutex<HashMap<u64, u32>>,
+    /// What the server grants for open files, by node: over which connection, and what.
+    leases: Mutex<HashMap<u64, (u64, u32)>>,
     /// Open files with writes under way.
     behind: Mutex<Vec<Arc<Handle>>>,
     /// Room for them.
@@ -121,7 +121,7 @@ impl Inner {
             tokio::spawn(async move {
                 let key = broken.key();
                 let node = key.last_chunk().copied().map_or(0, u64::from_le_bytes);
-                if let Some(state) = locked(&inner.leases).get_mut(&node) {
+                if let Some((_, state)) = locked(&inner.leases).get_mut(&node) {
                     *state &= broken.left();
                 }
                 // Somebody else opens the file: first the server gets what was written.
@@ -133,14 +133,18 @@ impl Inner {
         }
     }
 
-    /// Whether the server grants that nobody else has a file open.
+    /// Whether the server grants that nobody else has a file open; what it granted over a
+    /// connection that is lost counts for nothing.
     fn is_alone(&self, node: u64) -> bool {
-        let state = locked(&self.leases).get(&node).copied().unwrap_or(0);
-        state & lease::WRITE != 0
+        let granted = locked(&self.leases).get(&node).copied();
+        granted.is_some_and(|(generation, state)| {
+            let up = self.share.up();
+            state & lease::WRITE != 0 && up.is_some_and(|up| up.generation == generation)
+        })
     }
 
-    fn granted(&self, node: u64, state: u32) {
-        locked(&self.leases).insert(node, state);
+    fn granted(&self, node: u64, generation: u64, state: u32) {
+        locked(&self.leases).insert(node, (generation, state));
     }
 
     fn note_behind(&self, handle: &Arc<Handle>) {
