@@ -200,7 +200,7 @@ impl AzureFiles {
         if let Some(place) = self.by_kernel(sandbox, name)? {
             return blocking("volumes.usage", move || {
                 let room = rustix::fs::statvfs(&place)
-                    .map_err(|e| fail::io("volumes.usage", "ask", &place, e.into()))?;
+                    .map_err(|e| fail::io("volumes.usage", "ask", &place, e))?;
                 Ok(ShareUsage {
                     total: room.f_blocks.saturating_mul(room.f_frsize),
                     free: room.f_bavail.saturating_mul(room.f_frsize),
