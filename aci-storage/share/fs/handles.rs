@@ -210,7 +210,7 @@ impl Handle {
             && current.generation == slot.generation
             && current.link.close(slot.file).await.is_ok()
         {
-            inner.granted(self.node, 0, 0);
+            inner.forget_lease(self.node);
             // No connection has this number.
             slot.generation = 0;
             slot.granted = false;

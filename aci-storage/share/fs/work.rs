@@ -673,7 +673,7 @@ impl Inner {
         handle.close(self).await;
         let doomed = self.nodes().closed(handle.node);
         if self.nodes().opens(handle.node) == 0 {
-            locked(&self.leases).remove(&handle.node);
+            self.forget_lease(handle.node);
         }
         if let Some(path) = doomed {
             let _ = self
