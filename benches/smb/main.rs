@@ -85,12 +85,11 @@ fn main() -> anyhow::Result<()> {
     let share = InMemory::over(server.files())?;
     let sources = Sources::new()?;
     let mounted = server.mounted();
-    let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
-    contestants.push(Box::new(directory::Directory::share(
-        &mounted, &share.0, &sources,
-    )?));
-    contestants.push(Box::new(client::Client::new(&server, &share.0, &sources)?));
-    contestants.push(Box::new(directory::Directory::local(&share.0, &sources)?));
+    let contestants: Vec<Box<dyn Contestant>> = vec![
+        Box::new(directory::Directory::share(&mounted, &share.0, &sources)?),
+        Box::new(client::Client::new(&server, &share.0, &sources)?),
+        Box::new(directory::Directory::local(&share.0, &sources)?),
+    ];
     let before = report::load();
     let series = tokio::runtime::Builder::new_current_thread()
         .build()?

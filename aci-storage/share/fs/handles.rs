@@ -92,7 +92,7 @@ impl Handle {
             }
             match self.again(inner, &current.link, &slot).await {
                 Ok(opened) => {
-                    inner.granted(self.node, opened.lease);
+                    inner.granted(self.node, current.generation, opened.lease);
                     slot.generation = current.generation;
                     slot.file = opened.file;
                     slot.granted = opened.durable;
@@ -210,6 +210,7 @@ impl Handle {
             && current.generation == slot.generation
             && current.link.close(slot.file).await.is_ok()
         {
+            inner.forget_lease(self.node);
             // No connection has this number.
             slot.generation = 0;
             slot.granted = false;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::smb::Fault;
-use crate::smb::lease::{self, Break};
+use crate::smb::lease::{self, Break, Granted};
 use crate::smb::ops::Attributes;
 use belief::{Absent, Seen};
 use handles::Handle;
@@ -49,8 +49,8 @@ pub(crate) struct Inner {
     /// One change of a file's locks at a time.
     locking: tokio::sync::Mutex<()>,
     next: AtomicU64,
-    /// What the server grants for open files, by node.
-    leases: Mutex<HashMap<u64, u32>>,
+    /// What the server grants for open files, by node: over which connection, and what.
+    leases: Mutex<HashMap<u64, (u64, Granted)>>,
     /// Open files with writes under way.
     behind: Mutex<Vec<Arc<Handle>>>,
     /// Room for them.
@@ -121,9 +121,7 @@ impl Inner {
             tokio::spawn(async move {
                 let key = broken.key();
                 let node = key.last_chunk().copied().map_or(0, u64::from_le_bytes);
-                if let Some(state) = locked(&inner.leases).get_mut(&node) {
-                    *state &= broken.left();
-                }
+                inner.taken_back(node, broken.left());
                 // Somebody else opens the file: first the server gets what was written.
                 inner.settle(node).await;
                 if let Some(current) = inner.share.up() {
@@ -133,14 +131,38 @@ impl Inner {
         }
     }
 
-    /// Whether the server grants that nobody else has a file open.
+    /// Whether the server grants that nobody else has a file open; what it granted over a
+    /// connection that is lost counts for nothing.
     fn is_alone(&self, node: u64) -> bool {
-        let state = locked(&self.leases).get(&node).copied().unwrap_or(0);
-        state & lease::WRITE != 0
+        let granted = locked(&self.leases).get(&node).copied();
+        granted.is_some_and(|(generation, granted)| {
+            let up = self.share.up();
+            granted.state & lease::WRITE != 0 && up.is_some_and(|up| up.generation == generation)
+        })
     }
 
-    fn granted(&self, node: u64, state: u32) {
-        locked(&self.leases).insert(node, state);
+    fn granted(&self, node: u64, generation: u64, granted: Granted) {
+        let mut leases = locked(&self.leases);
+        let known = leases.entry(node).or_insert((generation, granted));
+        // It may be taken back before the one who asked for it looks at the answer.
+        if known.0 != generation || !known.1.is_after(granted) {
+            *known = (generation, granted);
+        }
+    }
+
+    fn forget_lease(&self, node: u64) {
+        locked(&self.leases).remove(&node);
+    }
+
+    fn taken_back(&self, node: u64, left: Granted) {
+        let generation = self.share.up().map_or(0, |current| current.generation);
+        let mut leases = locked(&self.leases);
+        let known = leases.entry(node).or_insert((generation, left));
+        if known.0 != generation || left.is_after(known.1) {
+            *known = (generation, left);
+        } else {
+            known.1.state &= left.state;
+        }
     }
 
     fn note_behind(&self, handle: &Arc<Handle>) {

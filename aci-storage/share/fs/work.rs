@@ -272,7 +272,7 @@ impl Inner {
             });
             let at = (current.generation, &opened);
             let handle = Handle::new((id, node), (access, flags), durable, at, beginning);
-            self.granted(node, opened.lease);
+            self.granted(node, current.generation, opened.lease);
             locked(&self.handles).insert(id, Arc::new(handle));
             self.nodes().opened(node);
             return Ok((id, opened.attributes));
@@ -673,7 +673,7 @@ impl Inner {
         handle.close(self).await;
         let doomed = self.nodes().closed(handle.node);
         if self.nodes().opens(handle.node) == 0 {
-            locked(&self.leases).remove(&handle.node);
+            self.forget_lease(handle.node);
         }
         if let Some(path) = doomed {
             let _ = self

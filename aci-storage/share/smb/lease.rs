@@ -20,11 +20,32 @@ pub(crate) fn context(key: [u8; 16], state: u32) -> CreateContext {
     CreateContext::new(NAME, data)
 }
 
-/// What a server grants, as its answer to an open says; 0 is nothing.
-pub(crate) fn granted(contexts: &[CreateContext]) -> u32 {
-    create_context::find(contexts, NAME)
-        .and_then(|context| context.data.get(16..20)?.first_chunk().copied())
-        .map_or(0, u32::from_le_bytes)
+/// What a server grants, and a number that grows with each change of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) state: u32,
+    pub(crate) epoch: u16,
+}
+
+impl Granted {
+    /// Whether this was said after another.
+    pub(crate) fn is_after(self, other: Self) -> bool {
+        (1..0x8000).contains(&self.epoch.wrapping_sub(other.epoch))
+    }
+}
+
+/// What a server grants, as its answer to an open says; nothing by default.
+pub(crate) fn granted(contexts: &[CreateContext]) -> Granted {
+    let read = || {
+        let data = &create_context::find(contexts, NAME)?.data;
+        let state = data.get(16..20)?.first_chunk().copied()?;
+        let epoch = data.get(48..50).and_then(|e| e.first_chunk().copied());
+        Some(Granted {
+            state: u32::from_le_bytes(state),
+            epoch: epoch.map_or(0, u16::from_le_bytes),
+        })
+    };
+    read().unwrap_or_default()
 }
 
 /// A server's notice that it takes a lease back.
@@ -32,7 +53,7 @@ pub(crate) fn granted(contexts: &[CreateContext]) -> u32 {
 pub(crate) struct Break {
     acknowledge: bool,
     key: [u8; 16],
-    state: u32,
+    left: Granted,
 }
 
 /// Length of a lease break notice; an oplock's is 24.
@@ -49,7 +70,10 @@ impl Break {
         Some(Self {
             acknowledge: word(4) & 1 != 0,
             key: body[8..24].try_into().ok()?,
-            state: word(28),
+            left: Granted {
+                state: word(28),
+                epoch: u16::from_le_bytes([body[2], body[3]]),
+            },
         })
     }
 
@@ -59,15 +83,15 @@ impl Break {
     }
 
     /// What is left of it.
-    pub(crate) fn left(&self) -> u32 {
-        self.state
+    pub(crate) fn left(&self) -> Granted {
+        self.left
     }
 
     /// The acknowledgement, if the server waits for one.
     pub(crate) fn acknowledgement(&self) -> Option<Acknowledgement> {
         self.acknowledge.then_some(Acknowledgement {
             key: self.key,
-            state: self.state,
+            state: self.left.state,
         })
     }
 }

@@ -137,7 +137,7 @@ pub(crate) struct Opened {
     /// The server keeps it open when the connection is lost.
     pub(crate) durable: bool,
     /// What the lease grants.
-    pub(crate) lease: u32,
+    pub(crate) lease: lease::Granted,
     /// Which file it is, on the server: another file under the same name has another number.
     pub(crate) number: u64,
 }

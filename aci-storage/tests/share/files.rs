@@ -252,7 +252,7 @@ fn many_small_files_and_a_large_one_keep_their_content() {
     let mut block = vec![0xA5_u8; 1 << 20];
     for i in 0..1024_u64 {
         for (page, bytes) in (0_u64..).zip(block.chunks_mut(4096)) {
-            bytes[..8].copy_from_slice(&(i << 32 | page).to_le_bytes());
+            bytes[..8].copy_from_slice(&((i << 32) | page).to_le_bytes());
         }
         written.update(&block);
         file.write_all(&block).unwrap();

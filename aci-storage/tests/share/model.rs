@@ -152,7 +152,7 @@ fn random_operations_answer_as_on_a_local_directory() {
     let samba = Samba::start();
     let mounted = samba.mounted();
     let local = tempfile::tempdir().unwrap();
-    let until = Instant::now() + Duration::from_secs(12);
+    let until = Instant::now() + Duration::from_secs(10);
     let seed = seed();
     println!("{SEED}={seed}");
     let mut bytes = [0; 32];
@@ -211,7 +211,7 @@ fn random_operations_on_open_files_leave_what_the_same_leave_in_memory() {
         let output = std::process::Command::new("python3")
             .arg(&script)
             .arg(&mounted.path)
-            .args([&seed, "4"])
+            .args([&seed, "3"])
             .output()
             .expect("python3");
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

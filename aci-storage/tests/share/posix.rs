@@ -36,10 +36,26 @@ use crate::samba::{Mounted, Samba, can_mount, volume};
 
 /// What came of something, so that two places can be compared.
 fn said<T>(result: io::Result<T>) -> String {
+    const NAMES: &[(i32, &str)] = &[
+        (libc::EPERM, "PERM"),
+        (libc::ENOENT, "NOENT"),
+        (libc::EBADF, "BADF"),
+        (libc::EACCES, "ACCESS"),
+        (libc::EEXIST, "EXIST"),
+        (libc::ENOTDIR, "NOTDIR"),
+        (libc::EISDIR, "ISDIR"),
+        (libc::EINVAL, "INVAL"),
+        (libc::ENAMETOOLONG, "NAMETOOLONG"),
+        (libc::ENOTEMPTY, "NOTEMPTY"),
+        (libc::ELOOP, "LOOP"),
+        (libc::EOPNOTSUPP, "OPNOTSUPP"),
+    ];
     match result {
         Ok(_) => "done".to_owned(),
-        Err(error) => rustix::io::Errno::from_io_error(&error)
-            .map_or_else(|| error.to_string(), |errno| format!("{errno:?}")),
+        Err(error) => NAMES
+            .iter()
+            .find(|(code, _)| Some(*code) == error.raw_os_error())
+            .map_or_else(|| error.to_string(), |(_, name)| (*name).to_owned()),
     }
 }
 

@@ -47,7 +47,7 @@ fn is_listed(table: &[u8], mountpoint: &Path) -> bool {
     }
     table.split(|byte| *byte == b'\n').any(|line| {
         let mut words = line.split(|byte| *byte == b' ');
-        let there = words.nth(4) == Some(&wanted);
+        let there = words.nth(4) == Some(wanted.as_slice());
         // Behind a dash, after options of which there may be any number.
         there && words.any(|word| word == b"-") && matches!(words.next(), Some(b"cifs" | b"smb3"))
     })
@@ -147,7 +147,8 @@ fn address(config: &Config) -> Result<SocketAddr, Failure> {
     };
     let patience = Duration::from_millis(config.options.connect_ms.max(1));
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in place.to_socket_addrs().map_err(refused)? {
+    let all = (config.host.as_str(), config.port).to_socket_addrs();
+    for address in all.map_err(refused)? {
         match TcpStream::connect_timeout(&address, patience) {
             Ok(_) => return Ok(address),
             Err(error) => last = error,

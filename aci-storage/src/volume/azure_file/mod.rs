@@ -39,8 +39,9 @@ use crate::turns::Turns;
 /// belongs to root with mode 0777, no symbolic or hard links, locks that hold across machines, and
 /// names with all characters that Linux allows (mapped as the kernel's cifs maps them).
 ///
-/// An ordinary user needs `fusermount3` (Debian package `fuse3`); that way is written and not yet
-/// tested. A share server that is itself killed leaves its mount without answers (`ENOTCONN`) until
+/// An ordinary user needs `fusermount3` (Debian package `fuse3`), which wants a user that has a name,
+/// and a `/dev/fuse` that everybody may open, as udev makes it; files belong to that user then, who
+/// is root inside of the group. A share server that is itself killed leaves its mount without answers (`ENOTCONN`) until
 /// the volume is provided again, which new containers see and running ones do not.
 ///
 /// # When the server goes
@@ -199,7 +200,7 @@ impl AzureFiles {
         if let Some(place) = self.by_kernel(sandbox, name)? {
             return blocking("volumes.usage", move || {
                 let room = rustix::fs::statvfs(&place)
-                    .map_err(|e| fail::io("volumes.usage", "ask", &place, e.into()))?;
+                    .map_err(|e| fail::io("volumes.usage", "ask", &place, e))?;
                 Ok(ShareUsage {
                     total: room.f_blocks.saturating_mul(room.f_frsize),
                     free: room.f_bavail.saturating_mul(room.f_frsize),
