@@ -109,7 +109,13 @@ impl Bounded {
         let fill = move |draft: &Path| bounded.make(draft, size);
         let open = move |place: PathBuf| mount(&place, size);
         let shelf = Arc::clone(&self.shelf);
-        shelf.provide_opened(sandbox, name, fill, open).await
+        let asked = shelf.provide_opened(sandbox.clone(), name.clone(), fill, open);
+        let made = asked.await;
+        if made.is_err() {
+            // What could not be mounted has nothing in it.
+            self.release(&sandbox, &name).await?;
+        }
+        made
     }
 
     /// An image in a directory that only this user enters.
