@@ -16,9 +16,9 @@ use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
 use rustix::mount::UnmountFlags;
 
+use super::entries;
 use super::shelf::Shelf;
-use super::{check_component, entries};
-use crate::fail::{self, blocking};
+use crate::fail;
 
 /// The least that a file system is made in.
 pub(super) const LEAST: u64 = 1 << 20;
@@ -31,6 +31,7 @@ const CONTENT: &str = "content";
 pub(super) struct Bounded {
     shelf: Arc<Shelf>,
     volumes: PathBuf,
+    drafts: PathBuf,
     /// All sizes together.
     total: Option<u64>,
     /// Held from asking what there is until there is more.
@@ -87,12 +88,12 @@ fn run(name: &str, arguments: &[&std::ffi::OsStr]) -> Result<()> {
 impl Bounded {
     pub(super) fn open(base: &Path, total: Option<u64>) -> Result<Self> {
         let shelf = Arc::new(Shelf::open(base, "bounded")?);
-        let volumes = std::path::absolute(base)
-            .map_err(|e| fail::io("volumes.open", "find it", base, e))?
-            .join("bounded");
+        let base =
+            std::path::absolute(base).map_err(|e| fail::io("volumes.open", "find it", base, e))?;
         Ok(Self {
             shelf,
-            volumes,
+            volumes: base.join("bounded"),
+            drafts: base.join("bounded-trash"),
             total,
             making: Mutex::default(),
         })
@@ -106,14 +107,15 @@ impl Bounded {
     ) -> Result<VolumeSource> {
         let bounded = Arc::clone(self);
         let fill = move |draft: &Path| bounded.make(draft, size);
-        let made = Arc::clone(&self.shelf).provide(sandbox, name, fill).await?;
-        let VolumeSource::Directory(place) = made else {
-            return Ok(made);
-        };
-        blocking("volumes.provide", move || {
-            mount(&place, size).map(VolumeSource::Directory)
-        })
-        .await
+        let open = move |place: PathBuf| mount(&place, size);
+        let shelf = Arc::clone(&self.shelf);
+        let asked = shelf.provide_opened(sandbox.clone(), name.clone(), fill, open);
+        let made = asked.await;
+        if made.is_err() {
+            // What could not be mounted has nothing in it.
+            self.release(&sandbox, &name).await?;
+        }
+        made
     }
 
     /// An image in a directory that only this user enters.
@@ -142,31 +144,30 @@ impl Bounded {
         format_image(&image)
     }
 
-    /// The sizes of all images.
+    /// The sizes of all images, also of those that are being made.
     fn used(&self) -> Result<u64> {
         let all = entries::volumes(&self.volumes)?;
-        Ok(all
+        let mut images: Vec<PathBuf> = all
             .iter()
-            .filter_map(|v| {
-                let place = self.volumes.join(v.sandbox.as_str()).join(&v.name);
-                fs::metadata(place.join(IMAGE)).ok()
-            })
-            .map(|meta| meta.len())
-            .sum())
+            .map(|v| self.volumes.join(v.sandbox.as_str()).join(&v.name))
+            .collect();
+        let drafts = fs::read_dir(&self.drafts)
+            .map_err(|e| fail::io("volumes.provide", "list it", &self.drafts, e))?;
+        images.extend(drafts.flatten().map(|entry| entry.path()));
+        let sizes = images.iter().map(|place| fs::metadata(place.join(IMAGE)));
+        Ok(sizes.flatten().map(|meta| meta.len()).sum())
     }
 
     pub(super) async fn release(&self, sandbox: &SandboxId, name: &str) -> Result<()> {
-        check_component("volumes.release", "a volume", name)?;
-        let content = self.volumes.join(sandbox.as_str()).join(name).join(CONTENT);
-        blocking("volumes.release", move || {
+        let close = |place: &Path| {
+            let content = place.join(CONTENT);
             while is_mounted(&content) {
                 rustix::mount::unmount(&content, UnmountFlags::DETACH)
                     .map_err(|e| fail::io("volumes.release", "unmount it", &content, e))?;
             }
             Ok(())
-        })
-        .await?;
-        self.shelf.release(sandbox, name).await
+        };
+        self.shelf.release_closed(sandbox, name, close).await
     }
 
     pub(super) async fn list(&self) -> Result<Vec<ProvidedVolume>> {

@@ -42,7 +42,7 @@ pub struct EmptyDirsCapability {
 ///
 /// A volume on disk with a bound, by `sizeLimitInGB` or [`EmptyDirsOptions::limit`], is an ext4 file
 /// system in a sparse file of that size: who fills it gets `ENOSPC`, and nobody else notices. The
-/// file system's own records take about 2 percent of it. It needs what
+/// file system's own records take a part of it: 2 MiB of 16. It needs what
 /// [`EmptyDirs::capability`] tells; without that a document that asks for a bound on disk is refused.
 /// A bound reserves nothing.
 ///

@@ -54,11 +54,24 @@ impl Shelf {
         name: String,
         fill: impl FnOnce(&Path) -> Result<()> + Send + 'static,
     ) -> Result<VolumeSource> {
+        let as_it_is = |path: PathBuf| Ok(path);
+        self.provide_opened(sandbox, name, fill, as_it_is).await
+    }
+
+    /// The same, and what `open` makes of the directory each time.
+    pub(super) async fn provide_opened(
+        self: Arc<Self>,
+        sandbox: SandboxId,
+        name: String,
+        fill: impl FnOnce(&Path) -> Result<()> + Send + 'static,
+        open: impl FnOnce(PathBuf) -> Result<PathBuf> + Send + 'static,
+    ) -> Result<VolumeSource> {
         check_component("volumes.provide", "a volume", &name)?;
         let turn = self.turns.take((sandbox.clone(), name.clone())).await;
         blocking("volumes.provide", move || {
             let _turn = turn;
             self.make(&sandbox, &name, fill)
+                .and_then(open)
                 .map(VolumeSource::Directory)
         })
         .await
@@ -109,12 +122,23 @@ impl Shelf {
 
     /// Deletes a volume.
     pub(super) async fn release(self: &Arc<Self>, sandbox: &SandboxId, name: &str) -> Result<()> {
+        self.release_closed(sandbox, name, |_| Ok(())).await
+    }
+
+    /// The same, after `close`.
+    pub(super) async fn release_closed(
+        self: &Arc<Self>,
+        sandbox: &SandboxId,
+        name: &str,
+        close: impl FnOnce(&Path) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
         check_component("volumes.release", "a volume", name)?;
         let (shelf, sandbox, name) = (Arc::clone(self), sandbox.clone(), name.to_owned());
         let turn = shelf.turns.take((sandbox.clone(), name.clone())).await;
         blocking("volumes.release", move || {
             let _turn = turn;
             let parent = shelf.volumes.join(sandbox.as_str());
+            close(&parent.join(&name))?;
             let grave = shelf.graves.bury(&parent.join(name))?;
             // Fails as long as the sandbox has others, or if it has none at all.
             let _ = fs::remove_dir(&parent);

@@ -209,7 +209,9 @@ pub(super) fn choose(revision: Option<&str>, refs: &[Ref]) -> Option<Wanted> {
         let name = match head {
             Ref::Symbolic { target, .. } => target
                 .strip_prefix(b"refs/heads/")
-                .and_then(|name| std::str::from_utf8(name).ok()),
+                .and_then(|name| std::str::from_utf8(name).ok())
+                // The server says it, and it becomes a path.
+                .filter(|name| revision_rule(name).is_ok()),
             _ => None,
         };
         let head = name.map_or(Head::Detached, |name| Head::Branch(name.to_owned()));
@@ -389,6 +391,25 @@ mod tests {
         assert_eq!(choose(Some("0909"), &refs), Some(Wanted::Search(all)));
         assert_eq!(choose(Some("nothing"), &refs), None);
         assert_eq!(choose(None, &[]), None);
+    }
+
+    #[test]
+    fn a_servers_branch_cannot_become_a_path_that_leads_out() {
+        for target in [
+            "refs/heads/../../../x",
+            "refs/heads//etc/x",
+            "refs/heads/.",
+            "x",
+        ] {
+            let head = Ref::Symbolic {
+                full_ref_name: "HEAD".into(),
+                target: target.into(),
+                tag: None,
+                object: object(1),
+            };
+            let wanted = Some(Wanted::One(object(1), Head::Detached));
+            assert_eq!(choose(None, &[head]), wanted, "{target}");
+        }
     }
 
     proptest! {
