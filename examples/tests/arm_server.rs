@@ -562,15 +562,11 @@ fn azure_cli() -> PathBuf {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("azure-cli");
     let az = home.join("bin/az");
     if !az.exists() {
-        let home = home.to_str().unwrap();
+        let pip = home.join("bin/pip");
+        let (home, pip) = (home.to_str().unwrap(), pip.to_str().unwrap());
         for step in [
             ["python3", "-m", "venv", home],
-            [
-                &format!("{home}/bin/pip"),
-                "install",
-                "--quiet",
-                "azure-cli",
-            ],
+            [pip, "install", "--quiet", "azure-cli"],
         ] {
             let done = Command::new(step[0]).args(&step[1..]).status().unwrap();
             assert!(done.success(), "{step:?}");
