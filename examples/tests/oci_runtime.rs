@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "its own tests run with these")]
 mod config;
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
