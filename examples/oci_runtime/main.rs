@@ -210,7 +210,7 @@ fn create(home: &Home, bundle: &Bundle) -> Result<Child> {
     );
     let directory = home.make(&bundle.id)?;
     let sandbox = SandboxId::generate("oci");
-    let outcome = (|| {
+    let outcome = (|| -> Result<Child> {
         let process = serde_json::to_vec(spec.process())?;
         home::save(&directory.join("process.json"), &process)?;
         block_on(make(home, &sandbox, plan))?;

@@ -1,6 +1,5 @@
 //! The root itself: layers of an image, or a directory as it stands.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};

@@ -13,7 +13,7 @@ use super::{
     own_directory, strict,
 };
 use crate::protocol::{Failure, Kind};
-use crate::{sys, users};
+use crate::sys;
 
 /// Paths that show or change the host (`/proc`), as Docker and containerd mask them.
 const MASKED_PROC: [&str; 10] = [
@@ -47,6 +47,7 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "core"),
     ("pts/ptmx", "ptmx"),
 ];
+
 /// An empty file and an empty directory on a read-only tmpfs, to be laid over what must not show.
 pub(super) struct Masks {
     pub(super) file: OwnedFd,
