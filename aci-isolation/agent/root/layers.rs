@@ -11,7 +11,7 @@ use super::{
     DIRECTORY, MODE_755, PLAIN, Recipe, Result, attach, copy_of, failed, failed_io, new_mount,
     own_directory, strict,
 };
-use crate::protocol::{Failure, Kind, Layer};
+use crate::protocol::{Failure, Kind, Layer, Upper};
 use crate::{sys, users};
 
 fn descriptor_path(fd: &OwnedFd) -> String {
@@ -20,7 +20,7 @@ fn descriptor_path(fd: &OwnedFd) -> String {
 
 /// Mounts the layers and opens the result.
 pub(super) fn mount_root(recipe: &Recipe<'_>, scratch: &OwnedFd) -> Result<OwnedFd> {
-    if let ([], Some((root, _))) = (recipe.start.layers.as_slice(), &recipe.start.upper) {
+    if let ([], Upper::Directory(root, _)) = (recipe.start.layers.as_slice(), &recipe.start.upper) {
         return mount_in_place(recipe, root, scratch);
     }
     let mut layers = Vec::new();
@@ -35,7 +35,7 @@ pub(super) fn mount_root(recipe: &Recipe<'_>, scratch: &OwnedFd) -> Result<Owned
         });
     }
     let (upper, work) = match &recipe.start.upper {
-        Some((upper, work)) => {
+        Upper::Directory(upper, work) => {
             let open = |path: &str| {
                 rustix::fs::open(path, DIRECTORY, Mode::empty())
                     .map_err(failed(format!("opening {path}")))
@@ -54,7 +54,7 @@ pub(super) fn mount_root(recipe: &Recipe<'_>, scratch: &OwnedFd) -> Result<Owned
             }
         }
         // A read-only root gets its mount points in memory first and is protected afterwards.
-        None => {
+        Upper::None | Upper::Memory => {
             let make = |name: &str| {
                 own_directory(scratch, name, MODE_755).map_err(failed("making scratch space"))
             };
@@ -195,13 +195,8 @@ fn said(context: &OwnedFd) -> String {
     }
 }
 
-/// Mounts an EROFS image from its file (Linux 6.12) and opens its root.
-fn mount_erofs(
-    path: &str,
-    index: usize,
-    scratch: &OwnedFd,
-    inside: Option<&OwnedFd>,
-) -> Result<OwnedFd> {
+/// An EROFS image mounted from its file (Linux 6.12), not attached yet.
+pub(crate) fn erofs(path: &str, inside: Option<&OwnedFd>) -> Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed(format!("opening the layer {path}")))?;
     let mount = new_mount(
@@ -216,6 +211,17 @@ fn mount_erofs(
     if let Some(users) = inside {
         users::map(&mount, users, false, path)?;
     }
+    Ok(mount)
+}
+
+/// Mounts an EROFS image and opens its root.
+fn mount_erofs(
+    path: &str,
+    index: usize,
+    scratch: &OwnedFd,
+    inside: Option<&OwnedFd>,
+) -> Result<OwnedFd> {
+    let mount = erofs(path, inside)?;
     let name = format!("layer{index}");
     let point = own_directory(scratch, &name, MODE_755).map_err(failed("making scratch space"))?;
     attach(&mount, &point).map_err(failed("mounting an EROFS layer"))?;
