@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 use crate::devices::{Gate, Rule};
 
 /// Grows with every change that an older side would misread.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 3;
 
 /// Bytes that may be secret: never printed, wiped when dropped.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,6 +260,14 @@ pub(crate) enum Request {
         /// The interface of a link-local IPv6 address (serde's form of a socket address lacks it).
         scope: u32,
     },
+    /// Ends every container, then the agent.
+    Destroy,
+    /// Other files for a volume of files: names and contents. At the end of the list, so that agents
+    /// that do not know it misread nothing.
+    Files {
+        volume: String,
+        files: Vec<(String, Hidden)>,
+    },
     /// Shows a layer, or a directory with all that is mounted in it, to a running container that
     /// shows it on: a name in its directory `/share`. What is there already stays.
     Share {
@@ -268,14 +276,6 @@ pub(crate) enum Request {
         name: String,
         deep: bool,
         read_only: bool,
-    },
-    /// Ends every container, then the agent.
-    Destroy,
-    /// Other files for a volume of files: names and contents. At the end of the list, so that agents
-    /// that do not know it misread nothing.
-    Files {
-        volume: String,
-        files: Vec<(String, Hidden)>,
     },
 }
 
