@@ -6,10 +6,12 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aci_core::conformance::isolation::{self as suite, Behaviour, IsolationHarness};
 use aci_core::contract::*;
 use aci_core::error::ErrorKind;
 use aci_core::id::SandboxId;
 use aci_isolation::microvm::{Accelerator, Kernel, MicroVm, MicroVmOptions, Qemu, Vmm};
+use async_trait::async_trait;
 use common::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -263,4 +265,66 @@ async fn a_guest_that_cannot_boot_is_explained() {
     assert!(error.contains("qemu-system-x86_64:"), "{error}");
     assert!(isolation.list().await.unwrap().is_empty());
     guests.assert_clean();
+}
+
+/// What the contract's own suite needs.
+struct Harness {
+    guests: Guests,
+    isolation: Arc<dyn Isolation>,
+}
+
+#[async_trait]
+impl IsolationHarness for Harness {
+    fn isolation(&self) -> Arc<dyn Isolation> {
+        Arc::clone(&self.isolation)
+    }
+
+    fn argv(&self, behaviour: &Behaviour<'_>) -> Option<Vec<String>> {
+        behaviour.shell()
+    }
+
+    async fn rootfs(&self, key: &RootFsKey) -> RootFs {
+        self.guests.bench.rootfs(&key.container)
+    }
+
+    async fn reopen(&self) -> Option<Arc<dyn Isolation>> {
+        let options = options(&self.guests.bench);
+        Some(Arc::new(MicroVm::new(options).unwrap()))
+    }
+
+    async fn kill_supervisor(&self, id: &SandboxId) -> bool {
+        let state = self.guests.bench.root().join("state-vm");
+        let record = std::fs::read_to_string(state.join(id.as_str()).join("agent")).unwrap();
+        let pid = record.split(' ').nth(1).unwrap().parse().unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        true
+    }
+}
+
+fn harness() -> Option<Harness> {
+    let guests = guests()?;
+    let isolation = Arc::new(guests.isolation.clone());
+    Some(Harness { guests, isolation })
+}
+
+/// One case of each part of the suite; each boots guests of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_holds_in_guests() {
+    let Some(harness) = harness() else { return };
+    suite::process::exit_codes(&harness).await;
+    suite::exec::exec_terminal(&harness).await;
+    suite::logs::log_of_all_attempts(&harness).await;
+    suite::volumes::read_only_root(&harness).await;
+    suite::resources::out_of_memory(&harness).await;
+    suite::crash::lost_sandboxes(&harness).await;
+    harness.guests.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "boots some sixty guests, minutes of CPU; run it with --run-ignored all"]
+async fn the_whole_suite() {
+    let Some(harness) = harness() else { return };
+    suite::all(&harness).await;
+    harness.guests.assert_clean();
 }
