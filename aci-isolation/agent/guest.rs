@@ -149,22 +149,23 @@ fn load_modules() -> Result<(), String> {
 /// Makes a tmpfs the root: from an initramfs nothing can be pivoted (pivot_root(2)).
 fn leave_initramfs() -> Result<(), String> {
     let what = || failed("leaving the initramfs");
-    fs::create_dir("/root").map_err(what())?;
+    // A kernel has a directory /root of its own there.
+    fs::create_dir("/new").map_err(what())?;
     mount(
         "root",
-        "/root",
+        "/new",
         "tmpfs",
         MountFlags::NODEV,
         Some(c"mode=0755,size=50%"),
     )
     .map_err(failed("leaving the initramfs"))?;
     for name in ["dev", "proc", "sys"] {
-        let place = format!("/root/{name}");
+        let place = format!("/new/{name}");
         fs::create_dir(&place).map_err(what())?;
         mount_move(format!("/{name}"), place).map_err(failed("leaving the initramfs"))?;
     }
     let _ = fs::remove_file("/init");
-    rustix::process::chdir("/root").map_err(failed("leaving the initramfs"))?;
+    rustix::process::chdir("/new").map_err(failed("leaving the initramfs"))?;
     mount_move(".", "/").map_err(failed("leaving the initramfs"))?;
     rustix::process::chroot(".").map_err(failed("leaving the initramfs"))?;
     rustix::process::chdir("/").map_err(failed("leaving the initramfs"))
