@@ -22,10 +22,10 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
-use crate::protocol::{Device, Failure, Kind, Start, Users};
+use crate::protocol::{Device, Failure, Kind, Start, Upper, Users};
 use crate::{holes, sys, users, weak};
 
-pub(crate) use layers::probe;
+pub(crate) use layers::{erofs, probe};
 use layers::mount_root;
 pub(crate) use system::open_terminal;
 use system::{Masks, mount_dev, mount_proc, mount_sys};
@@ -360,7 +360,7 @@ pub(crate) fn build(recipe: &Recipe<'_>) -> Result<Option<[OwnedFd; 2]>> {
         sys::allow_devices(&root).map_err(failed_io("opening devices"))?;
         attributes = 0;
     }
-    if recipe.start.upper.is_none() {
+    if recipe.start.upper == Upper::None {
         attributes |= sys::ATTR_RDONLY;
     }
     sys::mount_setattr(&root, attributes, false).map_err(failed_io("protecting the root"))?;

@@ -116,8 +116,12 @@ mod devices;
 pub mod fuzzing;
 mod host;
 mod launch;
+#[allow(dead_code, reason = "parts of it are the agent's, or a guest's")]
+mod logfiles;
 mod logs;
 mod meters;
+#[cfg(feature = "microvm")]
+pub mod microvm;
 mod namespaces;
 mod options;
 #[allow(dead_code, reason = "parts of it are the agent's")]
@@ -130,6 +134,9 @@ mod seccomp;
 mod spares;
 mod stream;
 mod sys;
+#[cfg(feature = "microvm")]
+#[allow(dead_code, reason = "parts of it are the guest's")]
+mod tunnel;
 #[cfg(feature = "weaken")]
 #[doc(hidden)]
 pub mod weaken;

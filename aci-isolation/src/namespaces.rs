@@ -38,7 +38,7 @@ use crate::{claim, launch, procfs, sys};
 /// missing then.
 #[derive(Clone)]
 pub struct Namespaces {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl fmt::Debug for Namespaces {
@@ -146,6 +146,34 @@ impl Namespaces {
         self.shared.spares.ready()
     }
 
+    /// [`Isolation::create`] with the type that it makes.
+    pub(crate) async fn make(&self, spec: SandboxSpec) -> Result<NamespaceSandbox> {
+        let shared = Arc::clone(&self.shared);
+        let id = spec.id.clone();
+        let busy = self.shared.busy(&id).await;
+        let work = tokio::task::spawn_blocking(move || {
+            let _busy = busy;
+            shared.create(&spec)
+        });
+        let outcome = work.await.map_err(|error| {
+            Error::new(ErrorKind::Cancelled, CREATE, "the runtime is shutting down")
+                .applied(Applied::Unknown)
+                .because(error)
+        })?;
+        match outcome {
+            Ok(sandbox) => {
+                metrics::counter!("aci_isolation_sandboxes_created_total").increment(1);
+                Ok(sandbox)
+            }
+            Err(error) => {
+                if error.kind() != ErrorKind::AlreadyExists {
+                    self.shared.remove(&id).await?;
+                }
+                Err(error.on(&id))
+            }
+        }
+    }
+
     /// Where the state of the sandboxes is kept.
     #[must_use]
     pub fn state_dir(&self) -> &Path {
@@ -164,30 +192,7 @@ impl Isolation for Namespaces {
 
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %spec.id))]
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
-        let shared = Arc::clone(&self.shared);
-        let id = spec.id.clone();
-        let busy = self.shared.busy(&id).await;
-        let work = tokio::task::spawn_blocking(move || {
-            let _busy = busy;
-            shared.create(&spec)
-        });
-        let outcome = work.await.map_err(|error| {
-            Error::new(ErrorKind::Cancelled, CREATE, "the runtime is shutting down")
-                .applied(Applied::Unknown)
-                .because(error)
-        })?;
-        match outcome {
-            Ok(sandbox) => {
-                metrics::counter!("aci_isolation_sandboxes_created_total").increment(1);
-                Ok(Arc::new(sandbox))
-            }
-            Err(error) => {
-                if error.kind() != ErrorKind::AlreadyExists {
-                    self.shared.remove(&id).await?;
-                }
-                Err(error.on(&id))
-            }
-        }
+        Ok(Arc::new(self.make(spec).await?))
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %id))]
@@ -357,7 +362,7 @@ impl Shared {
     }
 
     /// Waits until nothing else is done with an id, and keeps others waiting.
-    async fn busy(&self, id: &SandboxId) -> OwnedMutexGuard<()> {
+    pub(crate) async fn busy(&self, id: &SandboxId) -> OwnedMutexGuard<()> {
         let lock = {
             let mut all = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|_, lock| lock.strong_count() > 0);
@@ -481,10 +486,7 @@ impl Shared {
     fn sandbox(self: &Arc<Self>, id: &SandboxId, pid: i32, network: OwnedFd) -> NamespaceSandbox {
         NamespaceSandbox {
             id: id.clone(),
-            address: Address {
-                directory: self.sandbox_directory(id),
-                pid,
-            },
+            address: Address::here(self.sandbox_directory(id), pid),
             network: Arc::new(network),
             shared: Arc::clone(self),
             meters: self.meters(id),
@@ -512,7 +514,7 @@ impl Shared {
         })
     }
 
-    async fn adopt(self: &Arc<Self>, id: &SandboxId) -> Result<NamespaceSandbox> {
+    pub(crate) async fn adopt(self: &Arc<Self>, id: &SandboxId) -> Result<NamespaceSandbox> {
         let lost = |why: &str| Error::new(ErrorKind::Lost, ADOPT, why.to_owned()).on(id);
         let directory = self.sandbox_directory(id);
         if !directory.is_dir() {
@@ -528,10 +530,7 @@ impl Shared {
         if !record.alive() {
             return Err(lost("its agent is dead"));
         }
-        let address = Address {
-            directory,
-            pid: record.pid,
-        };
+        let address = Address::here(directory, record.pid);
         let asking = address.ask(ADOPT, &Request::Hello);
         let (reply, fds) = tokio::time::timeout(self.patience, asking)
             .await
@@ -627,10 +626,7 @@ impl Shared {
         if !record.alive() {
             return;
         }
-        let address = Address {
-            directory: directory.to_owned(),
-            pid: record.pid,
-        };
+        let address = Address::here(directory.to_owned(), record.pid);
         if let (Some(plan), Some(id)) = (self.plan(), directory.file_name()) {
             // In a v1 hierarchy what is frozen does not die.
             let _ = tree::freeze(plan, &id.to_string_lossy(), false, Duration::ZERO);
@@ -689,7 +685,7 @@ fn clear(
     }
 }
 
-fn source(name: &str, source: &VolumeSource) -> Result<Source> {
+pub(crate) fn source(name: &str, source: &VolumeSource) -> Result<Source> {
     let unknown = || {
         Error::new(
             ErrorKind::Unsupported,

@@ -28,7 +28,7 @@ use crate::channel::{Address, Channel, unexpected};
 use crate::logs::Reader;
 use crate::meters::Meters;
 use crate::namespaces::Shared;
-use crate::protocol::{self, Bounds, Exit, Hidden, Program, Reply, Request, Rights, Start};
+use crate::protocol::{self, Bounds, Exit, Hidden, Program, Reply, Request, Rights, Start, Upper};
 use crate::seccomp;
 use crate::stream::{from_process, terminal, to_process};
 
@@ -135,7 +135,7 @@ async fn ask_status(address: &Address, seen: Option<u64>) -> Result<SandboxStatu
 }
 
 impl NamespaceSandbox {
-    async fn done(&self, operation: &'static str, request: &Request) -> Result<()> {
+    pub(crate) async fn done(&self, operation: &'static str, request: &Request) -> Result<()> {
         match self.address.ask(operation, request).await? {
             (Reply::Done, _) => Ok(()),
             _ => Err(unexpected(operation)),
@@ -158,7 +158,7 @@ impl NamespaceSandbox {
         })
     }
 
-    fn start_request(&self, container: &ContainerSpec) -> Result<Start> {
+    pub(crate) fn start_request(&self, container: &ContainerSpec) -> Result<Start> {
         const OPERATION: &str = "container.start";
         let layers: Result<Vec<_>> = container
             .rootfs
@@ -181,7 +181,7 @@ impl NamespaceSandbox {
             name: container.name.clone(),
             attempt: container.attempt,
             layers: layers?,
-            upper,
+            upper: upper.map_or(Upper::None, |(upper, work)| Upper::Directory(upper, work)),
             program: program(&container.process),
             mounts: container
                 .mounts
@@ -343,6 +343,19 @@ impl Sandbox for NamespaceSandbox {
         let path = self
             .log_path(container)
             .ok_or_else(|| never_started(container))?;
+        #[cfg(feature = "microvm")]
+        let opened = match &self.address.line {
+            Some(line) => {
+                let stream = line.open(&crate::tunnel::Target::Log(container.to_owned()));
+                blocking(move || {
+                    let remote = crate::logfiles::Remote::open(stream?)?;
+                    Ok::<_, std::io::Error>(Reader::remote(remote, query))
+                })
+                .await?
+            }
+            None => blocking(move || Reader::open(path, query)).await?,
+        };
+        #[cfg(not(feature = "microvm"))]
         let opened = blocking(move || Reader::open(path, query)).await?;
         if opened.is_err() {
             // Without its directory the sandbox is gone; then this fails with `Lost`.
@@ -385,7 +398,9 @@ impl Sandbox for NamespaceSandbox {
         else {
             return Err(unexpected(OPERATION));
         };
-        if let Some(plan) = self.shared.plan() {
+        if let Some(plan) = self.shared.plan()
+            && self.address.is_here()
+        {
             let running = containers.iter().map(|usage| usage.name.as_str());
             self.meters
                 .open(plan, self.id.as_str(), self.address.pid, starts, running);
@@ -432,7 +447,11 @@ impl Sandbox for NamespaceSandbox {
             let (Reply::Dialed, Some(socket)) = (reply, fds.into_iter().next()) else {
                 return Err(unexpected(OPERATION));
             };
-            let stream = TcpStream::from_std(socket.into())
+            // A guest's is a Unix socket that leads there; only reading and writing is done with it.
+            let stream = std::net::TcpStream::from(socket);
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(stream))
                 .map_err(|error| unavailable(error.to_string()))?;
             stream
                 .writable()
@@ -690,6 +709,11 @@ impl ProcessControl for ExecControl {
     }
 
     async fn resize(&self, size: TerminalSize) -> Result<()> {
+        #[cfg(feature = "microvm")]
+        if let (Some(terminal), Some(line)) = (&self.terminal, &self.address.line) {
+            line.resize(terminal, size.rows, size.cols);
+            return Ok(());
+        }
         if let Some(terminal) = &self.terminal {
             let size = rustix::termios::Winsize {
                 ws_row: size.rows,

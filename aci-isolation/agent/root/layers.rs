@@ -10,7 +10,7 @@ use super::{
     DIRECTORY, MODE_755, PLAIN, Recipe, Result, attach, copy_of, failed, failed_io, new_mount,
     own_directory, strict,
 };
-use crate::protocol::{Failure, Kind, Layer};
+use crate::protocol::{Failure, Kind, Layer, Upper};
 use crate::{sys, users};
 
 fn descriptor_path(fd: &OwnedFd) -> String {
@@ -19,7 +19,7 @@ fn descriptor_path(fd: &OwnedFd) -> String {
 
 /// Mounts the layers and opens the result.
 pub(super) fn mount_root(recipe: &Recipe<'_>, scratch: &OwnedFd) -> Result<OwnedFd> {
-    if let ([], Some((root, _))) = (recipe.start.layers.as_slice(), &recipe.start.upper) {
+    if let ([], Upper::Directory(root, _)) = (recipe.start.layers.as_slice(), &recipe.start.upper) {
         return mount_in_place(recipe, root, scratch);
     }
     let mut layers = Vec::new();
@@ -34,7 +34,7 @@ pub(super) fn mount_root(recipe: &Recipe<'_>, scratch: &OwnedFd) -> Result<Owned
         });
     }
     let (upper, work) = match &recipe.start.upper {
-        Some((upper, work)) => {
+        Upper::Directory(upper, work) => {
             let open = |path: &str| {
                 rustix::fs::open(path, DIRECTORY, Mode::empty())
                     .map_err(failed(format!("opening {path}")))
@@ -53,7 +53,7 @@ pub(super) fn mount_root(recipe: &Recipe<'_>, scratch: &OwnedFd) -> Result<Owned
             }
         }
         // A read-only root gets its mount points in memory first and is protected afterwards.
-        None => {
+        Upper::None | Upper::Memory => {
             let make = |name: &str| {
                 own_directory(scratch, name, MODE_755).map_err(failed("making scratch space"))
             };
@@ -194,13 +194,8 @@ fn said(context: &OwnedFd) -> String {
     }
 }
 
-/// Mounts an EROFS image from its file (Linux 6.12) and opens its root.
-fn mount_erofs(
-    path: &str,
-    index: usize,
-    scratch: &OwnedFd,
-    inside: Option<&OwnedFd>,
-) -> Result<OwnedFd> {
+/// An EROFS image mounted from its file (Linux 6.12), not attached yet.
+pub(crate) fn erofs(path: &str, inside: Option<&OwnedFd>) -> Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed(format!("opening the layer {path}")))?;
     let mount = new_mount(
@@ -215,6 +210,17 @@ fn mount_erofs(
     if let Some(users) = inside {
         users::map(&mount, users, false, path)?;
     }
+    Ok(mount)
+}
+
+/// Mounts an EROFS image and opens its root.
+fn mount_erofs(
+    path: &str,
+    index: usize,
+    scratch: &OwnedFd,
+    inside: Option<&OwnedFd>,
+) -> Result<OwnedFd> {
+    let mount = erofs(path, inside)?;
     let name = format!("layer{index}");
     let point = own_directory(scratch, &name, MODE_755).map_err(failed("making scratch space"))?;
     attach(&mount, &point).map_err(failed("mounting an EROFS layer"))?;

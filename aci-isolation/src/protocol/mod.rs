@@ -153,6 +153,17 @@ pub(crate) enum Layer {
     Erofs(String),
 }
 
+/// Where a root file system is written to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Upper {
+    /// Nowhere.
+    None,
+    /// Upper and work directory.
+    Directory(String, String),
+    /// In memory that counts as the container's, and goes with it.
+    Memory,
+}
+
 /// What to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Program {
@@ -198,8 +209,7 @@ pub(crate) struct Start {
     pub(crate) attempt: u32,
     /// Topmost first.
     pub(crate) layers: Vec<Layer>,
-    /// Upper and work directory.
-    pub(crate) upper: Option<(String, String)>,
+    pub(crate) upper: Upper,
     pub(crate) program: Program,
     /// Volume, path, read-only.
     pub(crate) mounts: Vec<(String, String, bool)>,
@@ -243,7 +253,7 @@ pub(crate) enum Request {
         seen: Option<u64>,
     },
     Stats,
-    /// Answered by [`Reply::Dialed`] with a socket whose connection is on its way.
+    /// Answered by [`Reply::Dialed`] with the socket when it is connected.
     Dial {
         ip: std::net::IpAddr,
         port: u16,
@@ -257,6 +267,15 @@ pub(crate) enum Request {
     Files {
         volume: String,
         files: Vec<(String, Hidden)>,
+    },
+    /// Shows a layer, or a directory with all that is mounted in it, to a running container that
+    /// shows it on: a name in its directory `/share`. What is there already stays.
+    Share {
+        container: String,
+        layer: Layer,
+        name: String,
+        deep: bool,
+        read_only: bool,
     },
 }
 
