@@ -286,17 +286,20 @@ fn sibling(name: &str) -> String {
     GROUP.replace("/web", &format!("/{name}"))
 }
 
+/// The first line and the body of each post.
+type Posts = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// Takes what OpenTelemetry's exporters post, and keeps it.
 struct Collector {
     endpoint: String,
-    posts: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    posts: Posts,
 }
 
 impl Collector {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let posts = Arc::new(Mutex::new(Vec::new()));
+        let posts = Posts::default();
         let kept = Arc::clone(&posts);
         std::thread::spawn(move || {
             for stream in listener.incoming() {

@@ -238,8 +238,8 @@ properties:
             .unwrap()
     };
     let output = run(PASSWORD);
-    let text = self::text(&output);
-    assert!(output.status.success(), "{text}");
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
     for expected in [
         &*format!("pulling image \"{host}/team/shell:1\""),
         &format!("Successfully pulled image \"{host}/team/shell@{digest}\""),
@@ -247,13 +247,13 @@ properties:
         "nothing is left",
     ] {
         assert!(
-            text.contains(expected),
-            "'{expected}' is missing in:\n{text}"
+            said.contains(expected),
+            "'{expected}' is missing in:\n{said}"
         );
     }
     let output = run("wrong");
-    let text = self::text(&output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("is not accessible"), "{text}");
-    assert!(!text.contains("left behind"), "{text}");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is not accessible"), "{said}");
+    assert!(!said.contains("left behind"), "{said}");
 }

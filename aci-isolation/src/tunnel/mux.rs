@@ -440,7 +440,10 @@ impl Mux {
                 {
                     return Err(Garbage::Payload);
                 }
-                if payload.len() % 5 != 0 || payload.is_empty() || payload.len() > 5 * MAX_FDS {
+                if !payload.len().is_multiple_of(5)
+                    || payload.is_empty()
+                    || payload.len() > 5 * MAX_FDS
+                {
                     return Err(Garbage::Payload);
                 }
                 let mut ends = Vec::new();

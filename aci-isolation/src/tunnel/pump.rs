@@ -459,7 +459,7 @@ impl Pump {
                 let fds: Vec<BorrowedFd<'_>> = match local.queue.front() {
                     Some(Item::Descriptors(fds)) => fds
                         .iter()
-                        .filter_map(|fd| fd.as_ref().or(self.null.as_ref().ok()))
+                        .filter_map(|fd| fd.as_ref().or_else(|| self.null.as_ref().ok()))
                         .map(AsFd::as_fd)
                         .collect(),
                     _ => Vec::new(),
