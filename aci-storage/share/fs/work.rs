@@ -553,6 +553,10 @@ impl Inner {
         let handle = self.handle(handle)?;
         self.changed();
         let strict = self.share.config().options.cache == Cache::Strict;
+        // What went through another descriptor of the file is not overtaken.
+        let (id, node) = (handle.id, handle.node);
+        self.settle_those(|other| other.node == node && other.id != id)
+            .await;
         if strict
             && !handle.append
             && !handle.sync
