@@ -180,7 +180,7 @@ fn attributes(inner: &Inner, node: u64, reply: ReplyAttr, done: Result<Attribute
 /// Whether the kernel keeps what it reads while a file is open.
 fn kept(inner: &Inner) -> FopenFlags {
     match inner.share.config().options.cache {
-        Cache::Strict => FopenFlags::empty(),
+        Cache::Strict | Cache::Behind => FopenFlags::empty(),
         Cache::None => FopenFlags::FOPEN_DIRECT_IO,
     }
 }
