@@ -128,8 +128,10 @@ impl Default for Options {
 /// What may be kept here of the contents of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cache {
-    /// What nobody else can tell from not keeping it.
+    /// What is read, while a file is open.
     Strict,
+    /// And what is written, while nobody else has the file open.
+    Behind,
     /// Nothing.
     None,
 }

@@ -10,7 +10,7 @@ use aci_benches::peers::find;
 use anyhow::Context as _;
 use async_trait::async_trait;
 
-use crate::samba::{ACCOUNT, KEY, SHARE, Samba};
+use crate::samba::{SHARE, Samba};
 use crate::{
     LIST, MEMORY, READ, READ_CPU, SMALL, SMALL_READ, SMALL_WRITE, Sources, WRITE, WRITE_CPU, empty,
     usage,
@@ -44,7 +44,8 @@ impl Client {
             ])
             .arg("-s")
             .arg(server.conf())
-            .arg(format!("--user={ACCOUNT}%{KEY}"))
+            .arg("-A")
+            .arg(server.credentials())
             .stdin(Stdio::piped())
             .stdout(said.try_clone()?)
             .stderr(said)

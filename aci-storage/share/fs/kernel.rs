@@ -180,7 +180,7 @@ fn attributes(inner: &Inner, node: u64, reply: ReplyAttr, done: Result<Attribute
 /// Whether the kernel keeps what it reads while a file is open.
 fn kept(inner: &Inner) -> FopenFlags {
     match inner.share.config().options.cache {
-        Cache::Strict => FopenFlags::empty(),
+        Cache::Strict | Cache::Behind => FopenFlags::empty(),
         Cache::None => FopenFlags::FOPEN_DIRECT_IO,
     }
 }
@@ -203,10 +203,14 @@ impl Filesystem for Files {
             // Always: a server tells the attributes with the names.
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-            InitFlags::FUSE_ALLOW_IDMAP,
         ] {
             // What a kernel does not have is done without.
             let _ = config.add_capabilities(wanted);
+        }
+        // An ordinary user's mount is never idmapped, and with it the kernel tells no user's number,
+        // which the session wants to see there.
+        if rustix::process::geteuid().is_root() {
+            let _ = config.add_capabilities(InitFlags::FUSE_ALLOW_IDMAP);
         }
         let _ = config.set_max_write(PIECE);
         let _ = config

@@ -205,10 +205,10 @@ impl Inner {
         Ok(Durable {
             guid: ops::guid()?,
             lease,
-            state: if access & Access::FILE_WRITE_DATA == 0 {
-                lease::READ_HANDLE
-            } else {
+            state: if access & Access::FILE_WRITE_DATA != 0 && self.is_behind() {
                 lease::READ_HANDLE | lease::WRITE
+            } else {
+                lease::READ_HANDLE
             },
         })
     }
@@ -231,7 +231,7 @@ impl Inner {
         self.settle(node).await;
         let access = Self::access(flags);
         let durable = self.durable(node, access)?;
-        let reads = access == READ && self.share.config().options.cache == Cache::Strict;
+        let reads = access == READ && self.share.config().options.cache != Cache::None;
         if how != CreateDisposition::FileOpen {
             self.changed();
         }
@@ -552,8 +552,11 @@ impl Inner {
     ) -> Result<u32, Fault> {
         let handle = self.handle(handle)?;
         self.changed();
-        let strict = self.share.config().options.cache == Cache::Strict;
-        if strict
+        // What went through another descriptor of the file is not overtaken.
+        let (id, node) = (handle.id, handle.node);
+        self.settle_those(|other| other.node == node && other.id != id)
+            .await;
+        if self.is_behind()
             && !handle.append
             && !handle.sync
             && self.is_alone(handle.node)
@@ -565,6 +568,11 @@ impl Inner {
         self.settle(handle.node).await;
         handle.behind.failure()?;
         self.write_through(&handle, offset, &data).await
+    }
+
+    /// Whether writes may be answered before the server has them.
+    fn is_behind(&self) -> bool {
+        self.share.config().options.cache == Cache::Behind
     }
 
     /// Whether the share has so much room that no write is refused for want of it.

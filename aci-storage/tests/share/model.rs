@@ -205,7 +205,9 @@ fn random_operations_on_open_files_leave_what_the_same_leave_in_memory() {
     plain.cache = CachePolicy::None;
     let mut fresh = samba.options();
     fresh.actimeo = Duration::ZERO;
-    for options in [samba.options(), plain, fresh] {
+    let mut behind = samba.options();
+    behind.cache = CachePolicy::Behind;
+    for options in [samba.options(), plain, fresh, behind] {
         let mounted = Mounted::with(options, volume());
         let seed = seed().to_string();
         let output = std::process::Command::new("python3")

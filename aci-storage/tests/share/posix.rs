@@ -15,7 +15,7 @@
 //! | chflags, granular | all | FreeBSD's, and NFSv4's | not on Linux |
 //! | unlink | a deleted open file has no links | it has a hidden name on the server until it is closed | `st_nlink` is 1 |
 //! | link counts | of directories | a server does not tell them | always 2 |
-//! | open | `ETXTBSY` | a server does not know what runs | written to |
+//! | open | `ETXTBSY` for what another machine runs | a server does not know what runs | written to |
 //! | utimensat | nanoseconds, times before 1601 | a server counts in 100 ns since 1601 | cut |
 //! | rename | over an empty directory in one step | a server replaces no directory | it is removed first |
 //! | names | that differ in case, or are not UTF-8 | one name to a server | found; `EILSEQ` |
@@ -49,6 +49,7 @@ fn said<T>(result: io::Result<T>) -> String {
         (libc::ENOTEMPTY, "NOTEMPTY"),
         (libc::ELOOP, "LOOP"),
         (libc::EOPNOTSUPP, "OPNOTSUPP"),
+        (libc::ETXTBSY, "TXTBSY"),
     ];
     match result {
         Ok(_) => "done".to_owned(),
@@ -735,6 +736,21 @@ const RULES: &[Rule] = &[
         "done",
     ),
     (
+        "open of a program that runs, to write",
+        |d| {
+            fs::copy("/bin/sleep", d.join("sleep")).unwrap();
+            let mut runs = std::process::Command::new(d.join("sleep"))
+                .arg("5")
+                .spawn()
+                .unwrap();
+            let done = said(File::options().write(true).open(d.join("sleep")));
+            runs.kill().unwrap();
+            runs.wait().unwrap();
+            done
+        },
+        "TXTBSY",
+    ),
+    (
         "two descriptors see one another's writes",
         |d| {
             let one = File::options()
@@ -981,21 +997,6 @@ const INSTEAD: &[Rule] = &[
             kernel(rustix::fs::fallocate(&file, how, 0, 50_000))
         },
         "OPNOTSUPP",
-    ),
-    (
-        "a program that runs is written to",
-        |d| {
-            fs::copy("/bin/sleep", d.join("sleep")).unwrap();
-            let mut runs = std::process::Command::new(d.join("sleep"))
-                .arg("5")
-                .spawn()
-                .unwrap();
-            let done = said(File::options().write(true).open(d.join("sleep")));
-            runs.kill().unwrap();
-            runs.wait().unwrap();
-            done
-        },
-        "done",
     ),
 ];
 

@@ -94,6 +94,16 @@ impl Samba {
         self.dir.path().join("smb.conf")
     }
 
+    /// A file by which `smbclient` logs in: in its arguments the key would be seen by the tests that
+    /// look for it.
+    pub(crate) fn credentials(&self) -> PathBuf {
+        let path = self.dir.path().join("credentials");
+        let text = format!("username = {ACCOUNT}\npassword = {KEY}\n");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
     /// The share's directory on the server.
     pub(crate) fn files(&self) -> PathBuf {
         self.dir.path().join("files")
@@ -172,7 +182,8 @@ impl Samba {
             .args(["-p", &self.port.to_string(), "--client-protection=encrypt"])
             .arg("-s")
             .arg(self.conf())
-            .arg(format!("--user={ACCOUNT}%{KEY}"))
+            .arg("-A")
+            .arg(self.credentials())
             .args(["-c", command])
             .output()
             .expect("smbclient of the package smbclient");

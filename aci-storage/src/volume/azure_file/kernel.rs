@@ -91,7 +91,8 @@ pub(super) fn parameters(config: &Config, address: SocketAddr) -> Vec<Parameter>
         text(
             "cache",
             match options.cache {
-                Cache::Strict => "strict",
+                // cifs writes behind by itself, as its leases let it.
+                Cache::Strict | Cache::Behind => "strict",
                 Cache::None => "none",
             }
             .to_owned(),

@@ -48,9 +48,9 @@ use crate::turns::Turns;
 ///
 /// Operations wait, at most [`patience`](AzureFilesOptions::patience); connections are made anew by
 /// themselves, open files are asked back from the server with their locks, or opened again if they
-/// are the same files as before. What a write, `fsync` or `close` has answered is not lost by a lost
-/// connection or a restart of the server: it is kept until the server has it, and sent again. (Until
-/// `fsync` or `close`, [`CachePolicy::Strict`] may hold it in the share server's memory.) An open file that is another one now, or
+/// are the same files as before. A write is answered only when the server has it, so nothing that
+/// was answered is lost, and what was not is sent again (with [`CachePolicy::Behind`]: what `fsync` or
+/// `close` has answered). An open file that is another one now, or
 /// whose locks somebody else took meanwhile, fails with `ESTALE`.
 ///
 /// # What is different from a disk

@@ -54,13 +54,15 @@ pub enum ShareDriver {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CachePolicy {
-    /// What nobody else can tell from not keeping it, as cifs' `cache=strict`. What is read is kept
-    /// while a file is open; a write may be answered before the server has it (at most 16 MiB a
-    /// mount), while the server grants that nobody else has the file open and the share has 128 MiB
-    /// to spare. `fsync`, `close`, unlocking and anybody else's opening wait for it, and `fsync`,
-    /// `close` or the next write report what the server refused.
+    /// What is read, while a file is open. A write is answered when the server has it.
     #[default]
     Strict,
+    /// And what is written: a write may be answered before the server has it (at most 16 MiB a
+    /// mount), while the server grants that nobody else has the file open and the share has 128 MiB
+    /// to spare. `fsync`, `close`, unlocking and anybody else's opening wait for it, and `fsync`,
+    /// `close` or the next write report what the server refused. Somebody else who looked at the
+    /// file before that believes the length that it had for [`actimeo`](AzureFilesOptions::actimeo).
+    Behind,
     /// Nothing: each read asks the server, and a write is answered when the server has it.
     None,
 }
@@ -149,6 +151,7 @@ impl AzureFilesOptions {
             mfsymlinks: self.mfsymlinks,
             cache: match self.cache {
                 CachePolicy::Strict => wire::Cache::Strict,
+                CachePolicy::Behind => wire::Cache::Behind,
                 CachePolicy::None => wire::Cache::None,
             },
             actimeo_ms: milliseconds(self.actimeo),
