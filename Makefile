@@ -1,6 +1,6 @@
 # One command a purpose; `make test` is what a fresh machine needs.
 
-.PHONY: test lint doc deny packages tools bench fuzz-arm
+.PHONY: test lint doc deny packages tools bench fuzz-arm cli-arm
 
 # Installs what the tests need (Debian packages by name) and runs all of them.
 test: packages tools
@@ -28,3 +28,8 @@ bench:
 # 10,000 requests of an OpenAPI fuzzer; `make test` tries some hundred.
 fuzz-arm:
 	ACI_FUZZ_EXAMPLES=560 cargo test -p aci-runtime --features arm-server --test arm_clients -- --nocapture fuzz
+
+# The Azure CLI (700 MB from PyPI) against the example server.
+cli-arm: packages
+	cargo build -p aci-examples --example arm_server
+	cargo test -p aci-examples --test arm_server -- --ignored --nocapture azure_cli

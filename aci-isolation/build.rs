@@ -11,7 +11,9 @@ const AGENT: nested::Program<'_> = nested::Program {
         "src/protocol",
         "src/cgroup",
         "src/devices.rs",
+        "src/logfiles.rs",
         "src/procfs.rs",
+        "src/tunnel",
         "src/weak.rs",
     ],
     dependencies: r#"libc = "0.2"

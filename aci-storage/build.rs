@@ -11,6 +11,7 @@ const SHARE: nested::Program<'_> = nested::Program {
 fuser = "0.18"
 getrandom = "0.4"
 libc = "0.2"
+md-5 = "0.11"
 ring = "0.17"
 rustix = { version = "1.1", features = ["fs", "mount", "process"] }
 serde = { version = "1", features = ["derive"] }

@@ -3,18 +3,15 @@
 //!
 //! With `--user NAME` the password is read from the variable `REGISTRY_PASSWORD`.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use aci_core::contract::{
-    ImageStore as _, PullEvent, PullPhase, PullPolicy, PullProgress, PullRequest, RegistryLogin,
-};
+use aci_core::contract::{ImageStore as _, PullPolicy, PullRequest, RegistryLogin};
+use aci_examples::bars::Bars;
 use aci_storage::{OciImages, OciImagesOptions, Reference, TlsRoots};
 use anyhow::{Context, Result};
 use clap::Parser;
-use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 /// Pulls an image from a registry, with bars.
 #[derive(Parser)]
@@ -73,12 +70,10 @@ async fn main() -> Result<()> {
         policy,
     };
     let start = Instant::now();
-    let pulled = images.pull(request, Some(bars())).await;
+    let pulled = images.pull(request, Some(Bars::default().listener())).await;
     let took = start.elapsed();
-    let image = pulled.map_err(|error| match error.next_step() {
-        Some(step) => anyhow::anyhow!("{} ({step})", error.chain()),
-        None => anyhow::anyhow!("{}", error.chain()),
-    })?;
+    // With the causes and what to do next.
+    let image = pulled.map_err(|error| anyhow::anyhow!("{}", error.chain()))?;
 
     println!("manifest  {}", image.digest);
     println!("platform  {}/{}", image.os, image.architecture);
@@ -104,37 +99,4 @@ async fn main() -> Result<()> {
 
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// A bar for each layer.
-fn bars() -> PullProgress {
-    let all = MultiProgress::new();
-    let layers: Mutex<HashMap<String, (ProgressBar, Instant)>> = Mutex::default();
-    Arc::new(move |event: PullEvent| {
-        let Some(layer) = event.layer else {
-            return;
-        };
-        let mut layers = layers.lock().unwrap_or_else(PoisonError::into_inner);
-        let (bar, since) = layers.entry(layer.clone()).or_insert_with(|| {
-            let bar = all.add(ProgressBar::new(event.total.unwrap_or_default()));
-            let template = "{prefix} {msg:12} {bar:30} {bytes}/{total_bytes}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
-            }
-            let hex = layer.strip_prefix("sha256:").unwrap_or(&layer);
-            bar.set_prefix(hex.get(..12).unwrap_or(hex).to_owned());
-            (bar, Instant::now())
-        });
-        bar.set_position(event.done);
-        match event.phase {
-            PullPhase::Resolving => bar.set_message("resolving"),
-            PullPhase::Downloading => bar.set_message("downloading"),
-            PullPhase::Unpacking => bar.set_message("unpacking"),
-            PullPhase::Done => {
-                if !bar.is_finished() {
-                    bar.finish_with_message(format!("in {}", HumanDuration(since.elapsed())));
-                }
-            }
-        }
-    })
 }

@@ -3,23 +3,30 @@
 //! ```text
 //! network_admin <state directory> list
 //! network_admin <state directory> gc <sandbox to keep>...
+//! network_admin <state directory> gc --keep-none
 //! ```
 //!
 //! It opens the network with default options, which hold until the engine opens it again; a program with
 //! options of its own calls `BridgeNetwork::report` and `collect` itself.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use aci_core::error::Error;
+use aci_core::contract::NetworkDriver;
+use aci_core::error::{Error, ErrorKind};
+use aci_core::id::SandboxId;
 use aci_net::{BridgeNetwork, BridgeOptions};
 
-const USAGE: &str = "usage: network_admin <state directory> list | gc <sandbox to keep>...";
+const USAGE: &str =
+    "usage: network_admin <state directory> list | gc <sandbox to keep>... | gc --keep-none";
+const KEEP_NONE: &str = "--keep-none";
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (directory, command, rest) = match arguments.as_slice() {
-        [directory, command, rest @ ..] if matches!(command.as_str(), "list" | "gc") => {
+        [directory, command] if command == "list" => (directory, command.as_str(), &[][..]),
+        [directory, command, rest @ ..] if command == "gc" && !rest.is_empty() => {
             (directory, command.as_str(), rest)
         }
         _ => {
@@ -37,12 +44,44 @@ async fn main() -> ExitCode {
 }
 
 async fn run(directory: &str, command: &str, keep: &[String]) -> Result<(), Error> {
+    // Opening would make an empty one.
+    if !Path::new(directory).join("journal").is_file() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            "network_admin",
+            "there is no network's journal in this directory",
+        )
+        .on(directory)
+        .hint("give the directory that the program gave to `BridgeOptions::new`"));
+    }
     let network = BridgeNetwork::open(BridgeOptions::new(directory)).await?;
     if command == "gc" {
-        let keep = keep
-            .iter()
-            .map(|id| id.parse())
-            .collect::<Result<Vec<_>, _>>()?;
+        let keep = match keep {
+            [only] if only == KEEP_NONE => Vec::new(),
+            named => named
+                .iter()
+                .map(|id| id.parse())
+                .collect::<Result<Vec<SandboxId>, _>>()?,
+        };
+        // A name that is wrong would cost the group its network that was meant.
+        let attached: Vec<SandboxId> = network
+            .list()
+            .await?
+            .into_iter()
+            .map(|a| a.sandbox)
+            .collect();
+        if let Some(unknown) = keep.iter().find(|id| !attached.contains(id)) {
+            let names: Vec<String> = attached.iter().map(ToString::to_string).collect();
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "network_admin",
+                format!(
+                    "no such sandbox is attached; attached are: {}",
+                    names.join(", ")
+                ),
+            )
+            .on(unknown));
+        }
         let collected = network.collect(&keep).await?;
         for sandbox in &collected.detached {
             println!("detached {sandbox}");

@@ -11,6 +11,7 @@ use std::time::Duration;
 use aci_core::contract::{Image, Signal};
 use aci_core::document::{self, Format};
 use aci_core::model::{ContainerGroup, Event};
+use aci_examples::bars::Bars;
 use aci_examples::{hello, host, leftovers};
 use aci_isolation::{Namespaces, NamespacesOptions};
 use aci_runtime::{Engine, ExecOptions, Group, LogOptions, Notice, Notices, RedbStore, Shutdown};
@@ -411,11 +412,13 @@ async fn kill_and_wait(group: &Group, name: &str) -> Result<()> {
 }
 
 async fn print_events(mut notices: Notices) {
+    let bars = Bars::default();
     while let Some(notice) = notices.next().await {
         match notice {
+            Notice::Pull { step, .. } => bars.hear(&step),
             Notice::Event {
                 container, event, ..
-            } => println!(
+            } => bars.print(format_args!(
                 "event  {:8} {:10} {}{}",
                 container.as_deref().unwrap_or("(group)"),
                 event.name.unwrap_or_default(),
@@ -424,12 +427,12 @@ async fn print_events(mut notices: Notices) {
                     Some(count) if count > 1 => format!(" (x{count})"),
                     _ => String::new(),
                 }
-            ),
+            )),
             Notice::State {
                 state,
                 provisioning_state,
                 ..
-            } => println!("state  {state} ({provisioning_state})"),
+            } => bars.print(format_args!("state  {state} ({provisioning_state})")),
             Notice::Deleted { .. } => return,
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::cgroup::tree::Meter;
+use crate::cgroup::meter::Meter;
 use crate::init::Handles;
 use crate::log::{Lines, Log};
 use crate::protocol::{Exit, Failure, Start, Status, Usage};
@@ -55,6 +55,8 @@ pub(crate) struct Container {
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) procs: Vec<OwnedFd>,
     pub(crate) main: Option<u64>,
+    /// Whether a container that waited for its program got one.
+    pub(crate) had_main: bool,
     pub(crate) exit: Option<Exit>,
     pub(crate) failure: Option<Failure>,
     pub(crate) log: Option<Log>,
@@ -68,6 +70,12 @@ pub(crate) struct Container {
 }
 
 impl Container {
+    /// Whether its program is still to come, by an exec.
+    pub(crate) fn waits(&self) -> bool {
+        let without = |start: &Start| start.program.argv.is_empty();
+        !self.had_main && self.start.as_deref().is_some_and(without)
+    }
+
     /// The status that hosts see, if this name was ever started.
     pub(crate) fn status(&self, name: &str) -> Option<Status> {
         match self.phase {
@@ -94,7 +102,7 @@ impl Container {
     pub(crate) fn usage(&self, name: &str) -> Usage {
         let name = name.to_owned();
         if let Some(meter) = &self.meter {
-            let reading = meter.read();
+            let reading = meter.read().unwrap_or_default();
             return Usage {
                 name,
                 cpu_micros: reading.cpu_micros,
@@ -102,6 +110,7 @@ impl Container {
                 peak: reading.peak,
                 pids: reading.pids,
                 io: reading.io,
+                pressure: reading.pressure,
                 exact: true,
             };
         }

@@ -16,9 +16,13 @@ mod devices;
 #[allow(dead_code)]
 mod holes;
 mod files;
+mod guest;
 mod init;
 mod landlock;
 mod log;
+#[path = "../src/logfiles.rs"]
+#[allow(dead_code)]
+mod logfiles;
 mod ownership;
 mod process;
 #[path = "../src/procfs.rs"]
@@ -28,10 +32,17 @@ mod protocol;
 mod root;
 mod server;
 mod sys;
+#[path = "../src/tunnel/mod.rs"]
+#[allow(dead_code)]
+mod tunnel;
 mod user;
 mod users;
 mod weak;
 
 fn main() {
+    // On a host it is never the first process: that one would have started it.
+    if rustix::process::getpid().is_init() {
+        guest::main()
+    }
     boot::main()
 }

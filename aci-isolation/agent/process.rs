@@ -286,10 +286,12 @@ fn take_rights(birth: &Birth<'_>, user: &User) -> Result<(), Failure> {
                 "user {} and group {} do not exist in this sandbox's user namespace",
                 user.uid, user.gid
             ))
-            .hint(
+            .hint(if birth.inside.is_some() {
+                "ids there go up to 65535 unless NamespacesOptions::user_count says otherwise"
+            } else {
                 "without root, further users need ranges in /etc/subuid and /etc/subgid and the \
-                 programs newuidmap and newgidmap (Debian package uidmap)",
-            )
+                 programs newuidmap and newgidmap (Debian package uidmap)"
+            })
         } else {
             Failure::new(
                 Kind::Internal,

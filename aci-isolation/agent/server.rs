@@ -5,8 +5,10 @@
 
 mod attempts;
 mod connections;
+mod dials;
 mod output;
 mod processes;
+mod shares;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -18,7 +20,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::boot::Volumes;
 use crate::cgroup::tree;
@@ -26,7 +27,7 @@ use crate::container::{Container, Phase, Process};
 use crate::init::Handles;
 use crate::devices::{self, Gate};
 use crate::protocol::{CgroupPlan, Failure, Hidden, Kind, Reply, Request, Start, Users, VERSION, frame};
-use crate::{files, root, sys, users};
+use crate::{files, sys, users};
 
 /// What one readable stream may cost in one turn, in bytes.
 const TURN: usize = 64 * 1024;
@@ -60,10 +61,11 @@ enum Source {
     ProcessEnd,
     Output0,
     Output1,
+    Dial,
 }
 
 impl Source {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Listener,
         Self::Connection,
         Self::Ready,
@@ -72,6 +74,7 @@ impl Source {
         Self::ProcessEnd,
         Self::Output0,
         Self::Output1,
+        Self::Dial,
     ];
 
     fn data(self, key: u64) -> EventData {
@@ -103,6 +106,8 @@ pub(crate) struct Server {
     connections: BTreeMap<u64, Connection>,
     containers: BTreeMap<String, Container>,
     processes: BTreeMap<u64, Process>,
+    /// Connections that are being made, and who waits for them.
+    dials: BTreeMap<u64, (u64, OwnedFd)>,
     next: u64,
     generation: u64,
     waiting: Vec<(u64, u64)>,
@@ -149,6 +154,7 @@ impl Server {
             connections: BTreeMap::new(),
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
+            dials: BTreeMap::new(),
             next: 1,
             generation: 1,
             waiting: Vec::new(),
@@ -239,6 +245,7 @@ impl Server {
             Source::ProcessEnd => self.process_ended(key),
             Source::Output0 => self.output(key, 0),
             Source::Output1 => self.output(key, 1),
+            Source::Dial => self.dialed(key),
         }
     }
 
@@ -295,10 +302,19 @@ impl Server {
                     IpAddr::V4(ip) => SocketAddr::V4(SocketAddrV4::new(ip, port)),
                     IpAddr::V6(ip) => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)),
                 };
-                dial(&address).map(|socket| Some((Reply::Dialed, vec![socket])))
+                self.dial(key, &address).map(|()| None)
             }
             Request::Files { volume, files } => self
                 .replace_files(&volume, &files)
+                .map(|()| Some((Reply::Done, Vec::new()))),
+            Request::Share {
+                container,
+                layer,
+                name,
+                deep,
+                read_only,
+            } => self
+                .share(&container, &layer, &name, deep, read_only)
                 .map(|()| Some((Reply::Done, Vec::new()))),
             Request::Destroy => {
                 self.ending = true;
@@ -378,30 +394,5 @@ impl Server {
                 .ok()
                 .map(|text| crate::procfs::network(&text)),
         }
-    }
-}
-
-/// Begins a connection from the group's network; the host waits for it.
-fn dial(address: &SocketAddr) -> Result<OwnedFd, Failure> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let socket = rustix::net::socket_with(
-        family,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .map_err(root::failed("opening a socket"))?;
-    match rustix::net::connect(&socket, address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(errno) => Err(Failure::new(
-            Kind::Unavailable,
-            format!(
-                "nothing answers at {address}: {}",
-                io::Error::from_raw_os_error(errno.raw_os_error())
-            ),
-        )),
     }
 }

@@ -158,12 +158,20 @@ pub(crate) fn reap(pid: i32) -> io::Result<Option<(i32, Ended)>> {
     )))
 }
 
-/// Waits for the end of a child and reaps it.
-pub(crate) fn wait_for(pid: i32) {
-    // SAFETY: a null status pointer is allowed.
-    while unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) } < 0
-        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-    {}
+/// Waits for the end of a child and reaps it; its exit code, or -1 if it has none.
+pub(crate) fn wait_for(pid: i32) -> i32 {
+    let mut status: c_int = 0;
+    // SAFETY: the pointer is valid for the call.
+    while unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } < 0 {
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return -1;
+        }
+    }
+    if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        -1
+    }
 }
 
 /// prctl(2) with up to two numbers.

@@ -20,6 +20,9 @@ pub(crate) struct Address {
     pub(crate) directory: PathBuf,
     /// The agent's pid; a socket of anybody else is not spoken to.
     pub(crate) pid: i32,
+    /// The way to an agent in a guest; directory and pid are then those of what keeps the guest.
+    #[cfg(feature = "microvm")]
+    pub(crate) line: Option<std::sync::Arc<crate::microvm::Line>>,
 }
 
 /// One connection.
@@ -82,9 +85,39 @@ pub(crate) fn unexpected(operation: &'static str) -> Error {
 }
 
 impl Address {
+    /// Of an agent on this machine.
+    pub(crate) const fn here(directory: PathBuf, pid: i32) -> Self {
+        Self {
+            directory,
+            pid,
+            #[cfg(feature = "microvm")]
+            line: None,
+        }
+    }
+
+    /// Whether the agent is on this machine, and not in a guest.
+    pub(crate) const fn is_here(&self) -> bool {
+        #[cfg(feature = "microvm")]
+        {
+            self.line.is_none()
+        }
+        #[cfg(not(feature = "microvm"))]
+        {
+            true
+        }
+    }
+
     /// Connects. Fails with `Lost` if the agent is gone.
     pub(crate) async fn connect(&self) -> Result<Channel> {
         let gone = |error| lost(&self.directory, error);
+        #[cfg(feature = "microvm")]
+        if let Some(line) = &self.line {
+            let stream = line
+                .open(&crate::tunnel::Target::Agent)
+                .and_then(UnixStream::from_std)
+                .map_err(gone)?;
+            return Ok(Channel::over(stream));
+        }
         let directory = rustix::fs::open(
             &self.directory,
             rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
@@ -109,11 +142,7 @@ impl Address {
         if peer.pid() != Some(self.pid) {
             return Err(gone(io::Error::other("another process serves its socket")));
         }
-        Ok(Channel {
-            stream,
-            decoder: Buffered::default(),
-            fds: VecDeque::new(),
-        })
+        Ok(Channel::over(stream))
     }
 
     /// One question and its answer. A failure becomes an error of `operation`.
@@ -139,10 +168,18 @@ impl Address {
 }
 
 impl Channel {
+    pub(crate) fn over(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            decoder: Buffered::default(),
+            fds: VecDeque::new(),
+        }
+    }
+
     /// Sends a request with descriptors.
     pub(crate) async fn send(
         &mut self,
-        request: &Request,
+        request: &impl serde::Serialize,
         fds: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let count = u8::try_from(fds.len()).unwrap_or(u8::MAX);

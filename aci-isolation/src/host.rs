@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aci_core::contract::IsolationCapability;
 use aci_core::error::{Error, ErrorKind, Result};
 
-use crate::cgroup::layout;
+use crate::cgroup::{layout, tree};
 use crate::devices::{self, Gate};
 use crate::protocol::{CgroupPlan, Users};
 
@@ -48,6 +48,13 @@ impl Host {
         })
     }
 
+    /// Whether io can be bounded.
+    pub(crate) fn bounds_io(&self) -> bool {
+        self.cgroup
+            .as_ref()
+            .is_some_and(|plan| layout::has(plan, "io") || layout::has(plan, "blkio"))
+    }
+
     /// Adds a sentence on what is missing.
     pub(crate) fn miss(&mut self, sentence: String) {
         self.missing.push(sentence);
@@ -64,6 +71,7 @@ impl Host {
             boundary: true,
             limits: has("cpu") && has("memory"),
             survives_host: true,
+            freeze: self.cgroup.as_ref().is_some_and(tree::can_freeze),
             many_users: !matches!(self.users, Users::Single { .. }),
             confidential: false,
             windows: false,
@@ -182,6 +190,7 @@ fn cgroups(parent: &str, root: bool, missing: &mut Vec<String>) -> Result<Option
         Error::new(ErrorKind::Internal, PROBE, "reading /proc/self/mountinfo").because(error)
     })?;
     let mut plan = layout::parse(&mounts, parent);
+    plan.disks = disks();
     if plan.parent.is_empty()
         || plan
             .parent
@@ -298,6 +307,27 @@ fn delegated(
             None
         }
     }
+}
+
+/// The disks of this machine: block devices with a request queue of their own, which bounds need.
+fn disks() -> Vec<String> {
+    let mut out: Vec<String> = fs::read_dir("/sys/block")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            // What is memory, or lies on another disk, which is bounded itself.
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            !["loop", "ram", "zram", "dm-", "md"]
+                .iter()
+                .any(|kind| name.starts_with(kind))
+        })
+        .filter_map(|entry| fs::read_to_string(entry.path().join("dev")).ok())
+        .map(|number| number.trim().to_owned())
+        .collect();
+    out.sort();
+    out
 }
 
 /// The highest directory above (or at) a process's own cgroup that this user may use as a root of

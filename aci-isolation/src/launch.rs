@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::protocol::{Boot, Identity, Reply, frame, socket};
 use crate::sys;
 
-static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));
+pub(crate) static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));
 
 /// How long an agent may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -58,10 +58,10 @@
 //! - No descriptor of the agent reaches a program; a working directory outside of the root is
 //!   refused; the agent's own program is a sealed memory file.
 //!
-//! - A user namespace for each sandbox, with 65,536 host ids of its own
-//!   ([`NamespacesOptions::user_ids`]). What is on disk is shown through idmapped mounts, so that
-//!   ids on disk are those of the image. A privileged container has all rights in that namespace,
-//!   none on the host. The agent of root's sandboxes stays outside of it.
+//! - A user namespace for each sandbox, with host ids of its own
+//!   ([`NamespacesOptions::user_ids`], [`NamespacesOptions::user_count`]). What is on disk is shown
+//!   through idmapped mounts, so that ids on disk are those of the image. A privileged container has
+//!   all rights in that namespace, none on the host. The agent of root's sandboxes stays outside of it.
 //! - A container's mount namespace is a copy that belongs to the user namespace: the kernel locks
 //!   every mount and every flag in it, so that `CAP_SYS_ADMIN` inside takes no mask away.
 //! - The memory of the agent, of inits and of processes before their exec can be read by nobody
@@ -111,11 +111,19 @@ mod channel;
 mod claim;
 #[allow(dead_code, reason = "parts of it are the agent's")]
 mod devices;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod launch;
+#[allow(dead_code, reason = "parts of it are the agent's, or a guest's")]
+mod logfiles;
 mod logs;
 mod meters;
+#[cfg(feature = "microvm")]
+pub mod microvm;
 mod namespaces;
+mod options;
 #[allow(dead_code, reason = "parts of it are the agent's")]
 mod procfs;
 #[allow(dead_code, reason = "parts of it are the agent's")]
@@ -126,13 +134,17 @@ mod seccomp;
 mod spares;
 mod stream;
 mod sys;
+#[cfg(feature = "microvm")]
+#[allow(dead_code, reason = "parts of it are the guest's")]
+mod tunnel;
 #[cfg(feature = "weaken")]
 #[doc(hidden)]
 pub mod weaken;
 #[cfg(all(feature = "weaken", not(debug_assertions)))]
 compile_error!("the feature `weaken` makes holes for tests; it is not for a release");
 
-pub use namespaces::{Namespaces, NamespacesOptions};
+pub use namespaces::Namespaces;
+pub use options::NamespacesOptions;
 
 #[cfg(test)]
 #[path = "../agent/log.rs"]

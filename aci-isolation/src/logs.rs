@@ -4,60 +4,64 @@
 //! form is described in the agent's `log` module.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::PathBuf;
 
 use aci_core::contract::{LogLine, LogQuery, OutputStream};
 use aci_core::time::Timestamp;
 use bytes::Bytes;
 
-/// Bytes that one [`Reader::more`] reads at most.
+use crate::logfiles::{Chunk, LogFiles};
+
+/// Bytes that are read at once at most.
 const CHUNK: usize = 256 * 1024;
+/// No record is as long; what is written by a guest may be anything.
+const TOO_LONG: usize = 1 << 20;
+
+/// Where the bytes come from.
+#[derive(Debug)]
+enum Source {
+    Here(LogFiles),
+    #[cfg(feature = "microvm")]
+    Guest(crate::logfiles::Remote),
+}
+
+impl Source {
+    fn chunk(&mut self, buffer: &mut [u8]) -> io::Result<Chunk> {
+        match self {
+            Self::Here(files) => files.chunk(buffer),
+            #[cfg(feature = "microvm")]
+            Self::Guest(remote) => remote.chunk(buffer),
+        }
+    }
+}
 
 /// Reads one container's log from its beginning on.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    path: PathBuf,
-    /// Opened files that are still to be read, oldest first; the last is the current one.
-    files: VecDeque<File>,
-    /// The identity of the last file of `files`.
-    newest: Option<(u64, u64)>,
+    source: Source,
     rest: Vec<u8>,
     query: LogQuery,
-}
-
-fn identity(file: &File) -> io::Result<(u64, u64)> {
-    let data = file.metadata()?;
-    Ok((data.dev(), data.ino()))
 }
 
 impl Reader {
     /// Opens the log. `NotFound` if the container was never started.
     pub(crate) fn open(path: PathBuf, query: LogQuery) -> io::Result<Self> {
-        let mut files = VecDeque::new();
-        // The current file first: if it is renamed in between, the older one is the same file.
-        let current = File::open(&path)?;
-        let newest = identity(&current)?;
-        let older = {
-            let mut name = path.clone().into_os_string();
-            name.push(".1");
-            PathBuf::from(name)
-        };
-        if let Ok(older) = File::open(older)
-            && identity(&older)? != newest
-        {
-            files.push_back(older);
-        }
-        files.push_back(current);
-        Ok(Self {
-            path,
-            files,
-            newest: Some(newest),
+        Ok(Self::over(Source::Here(LogFiles::open(path)?), query))
+    }
+
+    /// Reads a guest's.
+    #[cfg(feature = "microvm")]
+    pub(crate) fn remote(remote: crate::logfiles::Remote, query: LogQuery) -> Self {
+        Self::over(Source::Guest(remote), query)
+    }
+
+    fn over(source: Source, query: LogQuery) -> Self {
+        Self {
+            source,
             rest: Vec::new(),
             query,
-        })
+        }
     }
 
     /// The next lines; empty at the end of what is written now.
@@ -65,20 +69,12 @@ impl Reader {
         let mut lines = Vec::new();
         let mut buffer = vec![0; CHUNK];
         while lines.is_empty() {
-            let Some(file) = self.files.front_mut() else {
-                break;
-            };
-            let read = file.read(&mut buffer)?;
+            let Chunk { read, fresh } = self.source.chunk(&mut buffer)?;
+            if fresh {
+                self.rest.clear();
+            }
             if read == 0 {
-                if self.files.len() > 1 {
-                    self.files.pop_front();
-                    self.rest.clear();
-                    continue;
-                }
-                if !self.renewed()? {
-                    break;
-                }
-                continue;
+                break;
             }
             self.rest.extend_from_slice(&buffer[..read]);
             let end = self
@@ -94,27 +90,11 @@ impl Reader {
                 }
             }
             self.rest.drain(..end);
+            if self.rest.len() > TOO_LONG {
+                self.rest.clear();
+            }
         }
         Ok(lines)
-    }
-
-    /// Whether the log goes on in another file than the one that was read to its end; then that
-    /// one is read next.
-    fn renewed(&mut self) -> io::Result<bool> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let now = identity(&file)?;
-        if self.newest == Some(now) {
-            return Ok(false);
-        }
-        // What was written to the old file before it was renamed is read first: it stays in
-        // front and is read to its end once more.
-        self.newest = Some(now);
-        self.files.push_back(file);
-        Ok(true)
     }
 
     /// Everything that is written now, cut to the query's tail.

@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aci_core::contract::ContainerStats;
+use aci_core::contract::{ContainerStats, Pressure};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::cgroup::tree::{Meter, Reading};
+use crate::cgroup::meter::{Meter, Reading};
 use crate::procfs;
 use crate::protocol::CgroupPlan;
 
@@ -69,7 +69,7 @@ impl Meters {
         let mut out = Vec::with_capacity(open.containers.len());
         // The agent removes a container's cgroup before it tells of its end.
         open.containers.retain(|name, meter| {
-            let reading = meter.read_if_there();
+            let reading = meter.read();
             out.extend(reading.map(|reading| stats(name, reading)));
             reading.is_some()
         });
@@ -130,6 +130,16 @@ fn add(state: &mut State, plan: &CgroupPlan, sandbox: &str, name: &str) {
     }
 }
 
+/// Microseconds of waiting as the contract has them.
+pub(crate) fn pressure((cpu, memory, io): (u64, u64, u64)) -> Pressure {
+    let micros = std::time::Duration::from_micros;
+    Pressure {
+        cpu: micros(cpu),
+        memory: micros(memory),
+        io: micros(io),
+    }
+}
+
 fn stats(name: &str, reading: Reading) -> ContainerStats {
     ContainerStats {
         name: name.to_owned(),
@@ -138,6 +148,7 @@ fn stats(name: &str, reading: Reading) -> ContainerStats {
         memory_peak_bytes: reading.peak,
         pids: reading.pids,
         io_bytes: reading.io,
+        pressure: reading.pressure.map(pressure),
         exact: true,
     }
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use aci_core::contract::{Isolation, IsolationCapability, Sandbox, SandboxSpec, VolumeSource};
 use aci_core::error::{Applied, Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
-use aci_core::model::GpuSku;
 use async_trait::async_trait;
 use base64::Engine as _;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -24,6 +23,7 @@ use crate::cgroup::tree;
 use crate::channel::{Address, error_of, unexpected};
 use crate::host::{self, Host};
 use crate::meters::Meters;
+use crate::options::NamespacesOptions;
 use crate::protocol::{
     self, Boot, CgroupPlan, Hidden, Identity, Kind, Purpose, Reply, Request, Source, Users, VERSION,
 };
@@ -32,136 +32,13 @@ use crate::sandbox::{NamespaceSandbox, bounds, text};
 use crate::spares::{Recipe, Spares};
 use crate::{claim, launch, procfs, sys};
 
-/// How [`Namespaces`] are set up; `Default` fits most hosts.
-#[non_exhaustive]
-#[derive(Clone, Debug)]
-pub struct NamespacesOptions {
-    /// Where sandboxes are recorded: one directory each with the agent's socket, its log files and
-    /// its diagnostics. It should not outlive a restart of the machine. `None` chooses `/run/aci`
-    /// as root, otherwise `$XDG_RUNTIME_DIR/aci`, or `/tmp/aci-<uid>` if that is not set.
-    pub state_dir: Option<PathBuf>,
-    /// The cgroup below which sandboxes are made, relative to the root of each hierarchy; `aci` by
-    /// default.
-    pub cgroup_parent: String,
-    /// As root, the host's user ids that user namespaces of sandboxes are made of, 65,536 for each
-    /// sandbox. By default 524288 to 1878982655, which systemd sets aside for containers. `None`
-    /// makes no user namespaces: user 0 inside is then user 0 outside. Without root this is of no
-    /// meaning; `/etc/subuid` decides.
-    pub user_ids: Option<Range<u32>>,
-    /// How many empty sandboxes are kept ready for groups to come; 0 by default. One saves a new
-    /// group the time of making its namespaces (about 2 ms), costs about 250 KiB, is used once and
-    /// ends with this value. They are made by a thread of their own while nobody asks for a
-    /// sandbox; when none is ready, the sandbox is made as it is asked for.
-    pub spares: usize,
-    /// Deliberate holes, for tests of escapes.
-    #[cfg(feature = "weaken")]
-    #[doc(hidden)]
-    pub holes: crate::weaken::Hole,
-    /// Where GPUs are described (Container Device Interface); `/etc/cdi` and `/var/run/cdi` by
-    /// default. Devices of the class `gpu` are given to containers that ask for `resources.gpu`.
-    pub cdi_dirs: Vec<PathBuf>,
-    /// Whether GPUs are given although their description wants programs of the host run for them,
-    /// which is not done. By default such containers are refused.
-    pub cdi_skip_hooks: bool,
-    /// What the GPUs count as; V100 by default, the one that ACI has.
-    pub gpu_sku: GpuSku,
-    /// How long a sandbox may take to end its containers before its agent is killed; 10 seconds by
-    /// default.
-    pub patience: Duration,
-}
-
-impl Default for NamespacesOptions {
-    fn default() -> Self {
-        Self {
-            state_dir: None,
-            cgroup_parent: "aci".to_owned(),
-            // https://systemd.io/UIDS-GIDS: "Container UID ranges".
-            user_ids: Some(0x0008_0000..0x6FFF_0000),
-            spares: 0,
-            #[cfg(feature = "weaken")]
-            holes: crate::weaken::Hole::default(),
-            cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
-            cdi_skip_hooks: false,
-            gpu_sku: GpuSku::V100,
-            patience: Duration::from_secs(10),
-        }
-    }
-}
-
-impl NamespacesOptions {
-    /// With another state directory. Sandboxes of one directory are unknown in another.
-    #[must_use]
-    pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.state_dir = Some(directory.into());
-        self
-    }
-
-    /// Below another cgroup.
-    #[must_use]
-    pub fn cgroup_parent(mut self, parent: impl Into<String>) -> Self {
-        self.cgroup_parent = parent.into();
-        self
-    }
-
-    /// With user namespaces of other ids, or (`None`) without user namespaces.
-    #[must_use]
-    pub const fn user_ids(mut self, ids: Option<Range<u32>>) -> Self {
-        self.user_ids = ids;
-        self
-    }
-
-    /// With so many sandboxes ready ahead of need.
-    #[must_use]
-    pub const fn spares(mut self, spares: usize) -> Self {
-        self.spares = spares;
-        self
-    }
-
-    /// With deliberate holes.
-    #[cfg(feature = "weaken")]
-    #[doc(hidden)]
-    #[must_use]
-    pub const fn holes(mut self, holes: crate::weaken::Hole) -> Self {
-        self.holes = holes;
-        self
-    }
-
-    /// With descriptions of GPUs elsewhere.
-    #[must_use]
-    pub fn cdi_dirs(mut self, directories: impl IntoIterator<Item = PathBuf>) -> Self {
-        self.cdi_dirs = directories.into_iter().collect();
-        self
-    }
-
-    /// With GPUs whose hooks are skipped, or not.
-    #[must_use]
-    pub const fn cdi_skip_hooks(mut self, skip: bool) -> Self {
-        self.cdi_skip_hooks = skip;
-        self
-    }
-
-    /// With GPUs that count as another kind.
-    #[must_use]
-    pub fn gpu_sku(mut self, sku: GpuSku) -> Self {
-        self.gpu_sku = sku;
-        self
-    }
-
-    /// With another patience.
-    #[must_use]
-    pub const fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
-    }
-}
-
 /// Sandboxes made of Linux namespaces and cgroups, each kept by a small agent of its own.
 ///
 /// Works as root and, with user namespaces, without; [`Isolation::capability`] tells what is
 /// missing then.
 #[derive(Clone)]
 pub struct Namespaces {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl fmt::Debug for Namespaces {
@@ -181,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) gpus: Gpus,
     spares: Spares,
     patience: Duration,
+    io_max: Option<u64>,
     /// One for each id that is being made or removed, so that what a dropped future left running
     /// is over before the next call on the same id begins.
     busy: std::sync::Mutex<BTreeMap<SandboxId, Weak<Mutex<()>>>>,
@@ -213,7 +91,19 @@ impl Namespaces {
                 )
                 .hint("end it, or choose another directory by NamespacesOptions::state_dir")
             })?;
-        let ranges = user_ranges(&mut host, options.user_ids.as_ref(), &directory)?;
+        if options.io_max.is_some() && !host.bounds_io() {
+            return Err(fail(
+                ErrorKind::Unsupported,
+                "io cannot be bounded here: no cgroup has the controller io or blkio",
+            )
+            .hint("leave NamespacesOptions::io_max out, or have the controller delegated"));
+        }
+        let ranges = user_ranges(
+            &mut host,
+            options.user_ids.as_ref(),
+            options.user_count,
+            &directory,
+        )?;
         if ranges.is_none() {
             try_out(&host.users)?;
         }
@@ -243,6 +133,7 @@ impl Namespaces {
                 gpus,
                 spares,
                 patience: options.patience,
+                io_max: options.io_max,
                 busy: std::sync::Mutex::default(),
                 meters: std::sync::Mutex::default(),
             }),
@@ -253,6 +144,34 @@ impl Namespaces {
     #[must_use]
     pub fn spares_ready(&self) -> usize {
         self.shared.spares.ready()
+    }
+
+    /// [`Isolation::create`] with the type that it makes.
+    pub(crate) async fn make(&self, spec: SandboxSpec) -> Result<NamespaceSandbox> {
+        let shared = Arc::clone(&self.shared);
+        let id = spec.id.clone();
+        let busy = self.shared.busy(&id).await;
+        let work = tokio::task::spawn_blocking(move || {
+            let _busy = busy;
+            shared.create(&spec)
+        });
+        let outcome = work.await.map_err(|error| {
+            Error::new(ErrorKind::Cancelled, CREATE, "the runtime is shutting down")
+                .applied(Applied::Unknown)
+                .because(error)
+        })?;
+        match outcome {
+            Ok(sandbox) => {
+                metrics::counter!("aci_isolation_sandboxes_created_total").increment(1);
+                Ok(sandbox)
+            }
+            Err(error) => {
+                if error.kind() != ErrorKind::AlreadyExists {
+                    self.shared.remove(&id).await?;
+                }
+                Err(error.on(&id))
+            }
+        }
     }
 
     /// Where the state of the sandboxes is kept.
@@ -273,30 +192,7 @@ impl Isolation for Namespaces {
 
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %spec.id))]
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
-        let shared = Arc::clone(&self.shared);
-        let id = spec.id.clone();
-        let busy = self.shared.busy(&id).await;
-        let work = tokio::task::spawn_blocking(move || {
-            let _busy = busy;
-            shared.create(&spec)
-        });
-        let outcome = work.await.map_err(|error| {
-            Error::new(ErrorKind::Cancelled, CREATE, "the runtime is shutting down")
-                .applied(Applied::Unknown)
-                .because(error)
-        })?;
-        match outcome {
-            Ok(sandbox) => {
-                metrics::counter!("aci_isolation_sandboxes_created_total").increment(1);
-                Ok(Arc::new(sandbox))
-            }
-            Err(error) => {
-                if error.kind() != ErrorKind::AlreadyExists {
-                    self.shared.remove(&id).await?;
-                }
-                Err(error.on(&id))
-            }
-        }
+        Ok(Arc::new(self.make(spec).await?))
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %id))]
@@ -340,16 +236,31 @@ fn try_out(users: &Users) -> Result<()> {
 
 /// The ids for user namespaces, if root wants them and the machine has all that they need; what
 /// is missing is told in the capability.
-fn user_ranges(host: &mut Host, ids: Option<&Range<u32>>, state: &Path) -> Result<Option<Ranges>> {
+fn user_ranges(
+    host: &mut Host,
+    ids: Option<&Range<u32>>,
+    count: u32,
+    state: &Path,
+) -> Result<Option<Ranges>> {
     let (Some(ids), Users::Host) = (ids, &host.users) else {
         return Ok(None);
     };
-    if ids.end.saturating_sub(ids.start) < ranges::COUNT || ids.start < ranges::COUNT {
+    if count < ranges::COUNT {
         return Err(Error::new(
             ErrorKind::Invalid,
             "namespaces.new",
             format!(
-                "user_ids {}..{} must begin at {} or above and hold at least as many",
+                "user_count {count} must be {} or more: images use as many",
+                ranges::COUNT
+            ),
+        ));
+    }
+    if ids.end.saturating_sub(ids.start) < count || ids.start < ranges::COUNT {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "namespaces.new",
+            format!(
+                "user_ids {}..{} must begin at {} or above and hold {count} or more",
                 ids.start,
                 ids.end,
                 ranges::COUNT
@@ -358,10 +269,10 @@ fn user_ranges(host: &mut Host, ids: Option<&Range<u32>>, state: &Path) -> Resul
     }
     let first = Users::Mapped {
         first: ids.start,
-        count: ranges::COUNT,
+        count,
     };
     match try_out(&first) {
-        Ok(()) => Ok(Some(Ranges::new(ids, state))),
+        Ok(()) => Ok(Some(Ranges::new(ids, count, state))),
         Err(error) => {
             host.miss(format!(
                 "user 0 in containers is user 0 of the host, held by capabilities and filters \
@@ -451,7 +362,7 @@ impl Shared {
     }
 
     /// Waits until nothing else is done with an id, and keeps others waiting.
-    async fn busy(&self, id: &SandboxId) -> OwnedMutexGuard<()> {
+    pub(crate) async fn busy(&self, id: &SandboxId) -> OwnedMutexGuard<()> {
         let lock = {
             let mut all = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|_, lock| lock.strong_count() > 0);
@@ -478,6 +389,14 @@ impl Shared {
         let meters = Arc::new(Meters::default());
         all.insert(id.clone(), Arc::downgrade(&meters));
         meters
+    }
+
+    pub(crate) fn io_max(&self) -> Option<u64> {
+        self.io_max
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     pub(crate) fn plan(&self) -> Option<&CgroupPlan> {
@@ -509,7 +428,7 @@ impl Shared {
                 .map_err(|error| internal("making the sandbox's directory", error))?;
         }
         let record = |first| match first {
-            Some(first) => Ranges::record(&directory, first)
+            Some(first) => Ranges::record(&directory, first, self.spares.recipe().user_count())
                 .map_err(|error| internal("recording the sandbox's user ids", error)),
             None => Ok(()),
         };
@@ -567,10 +486,7 @@ impl Shared {
     fn sandbox(self: &Arc<Self>, id: &SandboxId, pid: i32, network: OwnedFd) -> NamespaceSandbox {
         NamespaceSandbox {
             id: id.clone(),
-            address: Address {
-                directory: self.sandbox_directory(id),
-                pid,
-            },
+            address: Address::here(self.sandbox_directory(id), pid),
             network: Arc::new(network),
             shared: Arc::clone(self),
             meters: self.meters(id),
@@ -598,7 +514,7 @@ impl Shared {
         })
     }
 
-    async fn adopt(self: &Arc<Self>, id: &SandboxId) -> Result<NamespaceSandbox> {
+    pub(crate) async fn adopt(self: &Arc<Self>, id: &SandboxId) -> Result<NamespaceSandbox> {
         let lost = |why: &str| Error::new(ErrorKind::Lost, ADOPT, why.to_owned()).on(id);
         let directory = self.sandbox_directory(id);
         if !directory.is_dir() {
@@ -614,10 +530,7 @@ impl Shared {
         if !record.alive() {
             return Err(lost("its agent is dead"));
         }
-        let address = Address {
-            directory,
-            pid: record.pid,
-        };
+        let address = Address::here(directory, record.pid);
         let asking = address.ask(ADOPT, &Request::Hello);
         let (reply, fds) = tokio::time::timeout(self.patience, asking)
             .await
@@ -713,10 +626,11 @@ impl Shared {
         if !record.alive() {
             return;
         }
-        let address = Address {
-            directory: directory.to_owned(),
-            pid: record.pid,
-        };
+        let address = Address::here(directory.to_owned(), record.pid);
+        if let (Some(plan), Some(id)) = (self.plan(), directory.file_name()) {
+            // In a v1 hierarchy what is frozen does not die.
+            let _ = tree::freeze(plan, &id.to_string_lossy(), false, Duration::ZERO);
+        }
         let asking = address.ask(REMOVE, &Request::Destroy);
         let polite = matches!(tokio::time::timeout(self.patience, asking).await, Ok(Ok(_)));
         if !polite {
@@ -771,7 +685,7 @@ fn clear(
     }
 }
 
-fn source(name: &str, source: &VolumeSource) -> Result<Source> {
+pub(crate) fn source(name: &str, source: &VolumeSource) -> Result<Source> {
     let unknown = || {
         Error::new(
             ErrorKind::Unsupported,

@@ -23,11 +23,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::capabilities;
+use crate::cgroup::tree;
 use crate::channel::{Address, Channel, unexpected};
 use crate::logs::Reader;
 use crate::meters::Meters;
 use crate::namespaces::Shared;
-use crate::protocol::{self, Bounds, Exit, Hidden, Program, Reply, Request, Rights, Start};
+use crate::protocol::{self, Bounds, Exit, Hidden, Program, Reply, Request, Rights, Start, Upper};
 use crate::seccomp;
 use crate::stream::{from_process, terminal, to_process};
 
@@ -48,6 +49,7 @@ pub(crate) fn bounds(limits: &Limits) -> Bounds {
         memory_max: limits.memory_max,
         memory_request: limits.memory_request,
         pids_max: limits.pids_max,
+        io_max: None,
     }
 }
 
@@ -133,7 +135,7 @@ async fn ask_status(address: &Address, seen: Option<u64>) -> Result<SandboxStatu
 }
 
 impl NamespaceSandbox {
-    async fn done(&self, operation: &'static str, request: &Request) -> Result<()> {
+    pub(crate) async fn done(&self, operation: &'static str, request: &Request) -> Result<()> {
         match self.address.ask(operation, request).await? {
             (Reply::Done, _) => Ok(()),
             _ => Err(unexpected(operation)),
@@ -156,7 +158,7 @@ impl NamespaceSandbox {
         })
     }
 
-    fn start_request(&self, container: &ContainerSpec) -> Result<Start> {
+    pub(crate) fn start_request(&self, container: &ContainerSpec) -> Result<Start> {
         const OPERATION: &str = "container.start";
         let layers: Result<Vec<_>> = container
             .rootfs
@@ -179,7 +181,7 @@ impl NamespaceSandbox {
             name: container.name.clone(),
             attempt: container.attempt,
             layers: layers?,
-            upper,
+            upper: upper.map_or(Upper::None, |(upper, work)| Upper::Directory(upper, work)),
             program: program(&container.process),
             mounts: container
                 .mounts
@@ -191,7 +193,10 @@ impl NamespaceSandbox {
                 .iter()
                 .map(|file| (file.path.clone(), Hidden(file.content.to_vec()), file.mode))
                 .collect(),
-            bounds: bounds(&container.limits),
+            bounds: Bounds {
+                io_max: self.shared.io_max(),
+                ..bounds(&container.limits)
+            },
             rights: self.rights(container)?,
             log_bytes: container.log_bytes,
             devices: Vec::new(),
@@ -227,14 +232,6 @@ impl Sandbox for NamespaceSandbox {
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %self.id, container = %container.name, attempt = container.attempt))]
     async fn start(&self, container: ContainerSpec) -> Result<()> {
         const OPERATION: &str = "container.start";
-        if container.process.argv.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                OPERATION,
-                "there is no program to run: neither the document nor the image names a command",
-            )
-            .on(&container.name));
-        }
         let mut start = self.start_request(&container)?;
         self.shared
             .gpus
@@ -346,6 +343,19 @@ impl Sandbox for NamespaceSandbox {
         let path = self
             .log_path(container)
             .ok_or_else(|| never_started(container))?;
+        #[cfg(feature = "microvm")]
+        let opened = match &self.address.line {
+            Some(line) => {
+                let stream = line.open(&crate::tunnel::Target::Log(container.to_owned()));
+                blocking(move || {
+                    let remote = crate::logfiles::Remote::open(stream?)?;
+                    Ok::<_, std::io::Error>(Reader::remote(remote, query))
+                })
+                .await?
+            }
+            None => blocking(move || Reader::open(path, query)).await?,
+        };
+        #[cfg(not(feature = "microvm"))]
         let opened = blocking(move || Reader::open(path, query)).await?;
         if opened.is_err() {
             // Without its directory the sandbox is gone; then this fails with `Lost`.
@@ -388,7 +398,9 @@ impl Sandbox for NamespaceSandbox {
         else {
             return Err(unexpected(OPERATION));
         };
-        if let Some(plan) = self.shared.plan() {
+        if let Some(plan) = self.shared.plan()
+            && self.address.is_here()
+        {
             let running = containers.iter().map(|usage| usage.name.as_str());
             self.meters
                 .open(plan, self.id.as_str(), self.address.pid, starts, running);
@@ -404,6 +416,7 @@ impl Sandbox for NamespaceSandbox {
                     memory_peak_bytes: usage.peak,
                     pids: usage.pids,
                     io_bytes: usage.io,
+                    pressure: usage.pressure.map(crate::meters::pressure),
                     exact: usage.exact,
                 })
                 .collect(),
@@ -434,7 +447,11 @@ impl Sandbox for NamespaceSandbox {
             let (Reply::Dialed, Some(socket)) = (reply, fds.into_iter().next()) else {
                 return Err(unexpected(OPERATION));
             };
-            let stream = TcpStream::from_std(socket.into())
+            // A guest's is a Unix socket that leads there; only reading and writing is done with it.
+            let stream = std::net::TcpStream::from(socket);
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(stream))
                 .map_err(|error| unavailable(error.to_string()))?;
             stream
                 .writable()
@@ -461,6 +478,31 @@ impl Sandbox for NamespaceSandbox {
         self.done(OPERATION, &request)
             .await
             .map_err(|error| error.on(&self.id))
+    }
+
+    async fn freeze(&self, frozen: bool) -> Result<()> {
+        const OPERATION: &str = "sandbox.freeze";
+        // Fails with `Lost` if the sandbox is gone.
+        self.address.connect().await?;
+        let Some(plan) = self.shared.plan().cloned() else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                OPERATION,
+                "this machine has no cgroups that can be frozen",
+            )
+            .on(&self.id));
+        };
+        let (id, patience) = (self.id.to_string(), self.shared.patience());
+        let froze = blocking(move || tree::freeze(&plan, &id, frozen, patience)).await?;
+        froze.map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+                _ => ErrorKind::Internal,
+            };
+            Error::new(kind, OPERATION, "freezing the sandbox's cgroup")
+                .on(&self.id)
+                .because(error)
+        })
     }
 
     async fn destroy(&self) -> Result<()> {
@@ -667,6 +709,11 @@ impl ProcessControl for ExecControl {
     }
 
     async fn resize(&self, size: TerminalSize) -> Result<()> {
+        #[cfg(feature = "microvm")]
+        if let (Some(terminal), Some(line)) = (&self.terminal, &self.address.line) {
+            line.resize(terminal, size.rows, size.cols);
+            return Ok(());
+        }
         if let Some(terminal) = &self.terminal {
             let size = rustix::termios::Winsize {
                 ws_row: size.rows,

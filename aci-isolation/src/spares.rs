@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::launch::{self, Newborn};
 use crate::protocol::{Boot, CgroupPlan, Identity, Purpose, Reply, Users, VERSION};
-use crate::ranges::{self, Ranges};
+use crate::ranges::Ranges;
 
 /// So long must nobody have asked for a sandbox before a spare is made.
 const QUIET: Duration = Duration::from_millis(10);
@@ -35,6 +35,11 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
+    /// How many user ids each sandbox has of its own.
+    pub(crate) fn user_count(&self) -> u32 {
+        self.ranges.as_ref().map_or(0, |all| all.count())
+    }
+
     /// The first message to an agent of sandbox `id` and the first of its user ids, if it has any of
     /// its own.
     pub(crate) fn boot(&self, id: &SandboxId, purpose: Purpose) -> (Boot, Option<u32>) {
@@ -46,7 +51,7 @@ impl Recipe {
                 || self.users.clone(),
                 |first| Users::Mapped {
                     first,
-                    count: ranges::COUNT,
+                    count: self.user_count(),
                 },
             ),
             cgroup: self.cgroup.clone(),

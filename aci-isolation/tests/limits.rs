@@ -79,8 +79,48 @@ async fn values_are_written_exactly() {
     let memory = |path: &str| file(path, &["memory.limit_in_bytes", "memory.max"]);
     assert_eq!(memory(&web), (100 << 20).to_string());
     assert_eq!(memory(&group), (256 << 20).to_string());
+    // Requests are weights: half of what a whole core has.
+    let weight = file(&web, &["cpu.shares", "cpu.weight"]);
+    assert!(["512", "50"].contains(&weight.as_str()), "{weight}");
     // One more for the container's own init.
     assert_eq!(file(&web, &["pids.max"]), "21");
+    sandbox.destroy().await.unwrap();
+    bench.assert_clean();
+}
+
+#[tokio::test]
+async fn io_is_bounded_on_the_hosts_disks() {
+    let names = ["blkio.throttle.read_bps_device", "io.max"];
+    if !bench().is_some_and(|bench| bench.isolation.capability().limits) {
+        println!("SKIPPED: no limits here");
+        return;
+    }
+    let Some(bench) = bench_with(|options| options.io_max(Some(3 << 20))) else {
+        return;
+    };
+    let sandbox = bench.sandbox().await;
+    let web = bench.container("web", &["sleep", "1000"]);
+    sandbox.start(web).await.unwrap();
+    let path = format!("{}/web", sandbox.id());
+    let written = bench.cgroup_file(&path, &names).unwrap();
+    let disks = std::fs::read_dir("/sys/block").unwrap().flatten();
+    let disks: Vec<_> = disks
+        .filter(|entry| entry.path().join("device").exists())
+        .map(|entry| std::fs::read_to_string(entry.path().join("dev")).unwrap())
+        .collect();
+    if disks.is_empty() {
+        println!("SKIPPED: this machine has no disk");
+    }
+    for disk in disks {
+        let line = written.lines().find(|line| line.starts_with(disk.trim()));
+        assert!(
+            line.is_some_and(|line| line.contains("3145728")),
+            "{disk}: {written}"
+        );
+    }
+    // The group itself is not bounded, only each container.
+    let group = bench.cgroup_file(sandbox.id().as_str(), &names).unwrap();
+    assert!(!group.contains("3145728"), "{group}");
     sandbox.destroy().await.unwrap();
     bench.assert_clean();
 }
@@ -123,6 +163,19 @@ async fn statistics_grow_with_use() {
     assert_eq!(web.pids, 3, "{web:?}");
     assert!(web.memory_bytes > 0);
     assert_eq!(stats.network.map(|network| network.rx_bytes), Some(0));
+    let told = bench.cgroup_file(&format!("{}/web", sandbox.id()), &["cpu.pressure"]);
+    assert_eq!(web.pressure.is_some(), told.is_some(), "{web:?}");
+    // Not everything is read anew of who has not run; what ran meanwhile shows at once.
+    let script =
+        "dd if=/dev/zero of=/dev/shm/x bs=1M count=8 2>/dev/null; sleep 1000 >/dev/null 2>&1 &";
+    let (code, _) = exec(&*sandbox, "web", &["/bin/sh", "-c", script])
+        .await
+        .unwrap();
+    assert_eq!(code, 0);
+    let later = &sandbox.stats().await.unwrap().containers[0];
+    assert_eq!(later.pids, 4, "{later:?}");
+    let more = later.memory_bytes.saturating_sub(web.memory_bytes);
+    assert!(!exact || more >= 7 << 20, "{web:?} {later:?}");
     sandbox.destroy().await.unwrap();
     bench.assert_clean();
 }

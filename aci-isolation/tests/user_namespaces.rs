@@ -6,13 +6,14 @@ mod common;
 use std::os::unix::fs::MetadataExt;
 
 use aci_core::contract::*;
+use aci_core::error::ErrorKind;
 use common::*;
 
 /// The first host id of a bench's sandbox, or why there is none.
 fn mapped(bench: &Bench, sandbox: &dyn Sandbox) -> Option<u32> {
     let path = bench.root().join("state").join(sandbox.id().as_str());
     match std::fs::read_to_string(path.join("users")) {
-        Ok(text) => Some(text.trim().parse().unwrap()),
+        Ok(text) => Some(text.split_whitespace().next().unwrap().parse().unwrap()),
         Err(_) => {
             let missing = bench.isolation.capability().missing.join("; ");
             assert!(
@@ -114,6 +115,39 @@ async fn root_inside_is_nobody_outside() {
     other.destroy().await.unwrap();
     sandbox.destroy().await.unwrap();
     bench.assert_clean();
+}
+
+/// A user that the namespace lacks is refused with what to do about it, and doing that helps.
+#[tokio::test]
+async fn users_above_65535_need_a_wider_namespace() {
+    let Some(bench) = bench() else { return };
+    let probe = bench.sandbox().await;
+    let has = mapped(&bench, &*probe).is_some();
+    probe.destroy().await.unwrap();
+    if !has {
+        return;
+    }
+    let as_user = |bench: &Bench| {
+        let mut container = bench.shell("web", "id -u; id -g");
+        container.process.user.uid = Some(100_000);
+        container.process.user.gid = Some(100_000);
+        container
+    };
+    let refused = bench.run(as_user(&bench)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.chain().contains("100000"), "{}", refused.chain());
+    assert!(
+        refused.chain().contains("user_count"),
+        "{}",
+        refused.chain()
+    );
+    bench.assert_clean();
+
+    let wide = bench_with(|options| options.user_count(200_000)).unwrap();
+    let (exit, text) = wide.run(as_user(&wide)).await.unwrap();
+    assert_eq!(exit.code, 0, "{text}");
+    assert_eq!(text.lines().collect::<Vec<_>>(), ["100000", "100000"]);
+    wide.assert_clean();
 }
 
 /// The standard streams can be opened again by name, whoever the user is.

@@ -6,7 +6,7 @@ pub mod analytics;
 #[cfg(feature = "arm-api")]
 pub mod arm;
 mod engine;
-#[cfg(feature = "arm-server")]
+#[cfg(feature = "arm-api")]
 pub mod identity;
 #[doc = include_str!("observability.md")]
 pub mod observability {}

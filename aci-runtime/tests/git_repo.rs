@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 // The same server as for the driver's own tests.
-#[allow(dead_code, reason = "the driver's tests use more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the driver's tests use more of it"
+)]
 #[path = "../../aci-storage/tests/git/server.rs"]
 mod server;
 

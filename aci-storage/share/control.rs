@@ -4,16 +4,19 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::fs::Inner;
-use crate::wire::{Answer, Request};
+use crate::wire::{Answer, Cause, Failure, Request, Usage};
 
 /// A request is a line; none is longer.
 const LONGEST: u64 = 64 << 10;
+/// How long the server may take to say how full it is.
+const USAGE: Duration = Duration::from_secs(4);
 
 /// Binds the socket, for this user only.
 pub(crate) fn bind(path: &std::path::Path) -> io::Result<UnixListener> {
@@ -46,6 +49,21 @@ pub(crate) async fn serve(listener: UnixListener, inner: Arc<Inner>) {
     }
 }
 
+/// Asks the server, but not for longer than the driver waits.
+async fn usage(inner: &Arc<Inner>) -> Answer {
+    match tokio::time::timeout(USAGE, inner.room()).await {
+        Ok(Ok(room)) => Answer::Usage(Usage {
+            total: room.total.saturating_mul(room.unit),
+            free: room.free.saturating_mul(room.unit),
+        }),
+        Ok(Err(fault)) => Answer::Failed(fault.failure()),
+        Err(_) => Answer::Failed(Failure {
+            cause: Cause::Unreachable,
+            message: "the server does not answer".to_owned(),
+        }),
+    }
+}
+
 async fn converse(stream: UnixStream, inner: Arc<Inner>, stop: mpsc::Sender<()>) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read.take(LONGEST)).lines();
@@ -56,6 +74,7 @@ async fn converse(stream: UnixStream, inner: Arc<Inner>, stop: mpsc::Sender<()>)
         };
         let answer = match request {
             Request::Status => Answer::Status(inner.share.status(inner.open_files())),
+            Request::Usage => usage(&inner).await,
             Request::Rotate(password) => {
                 inner.share.rotate(password);
                 Answer::Done

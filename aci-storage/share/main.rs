@@ -73,15 +73,32 @@ fn configuration() -> Result<Config, Failure> {
     std::io::stdin()
         .read_to_string(&mut text)
         .map_err(|e| host(format!("cannot read what to mount: {e}")))?;
-    serde_json::from_str(&text).map_err(|e| host(format!("cannot read what to mount: {e}")))
+    let mut config: Config =
+        serde_json::from_str(&text).map_err(|e| host(format!("cannot read what to mount: {e}")))?;
+    // An ordinary user's group has one user, root, who is that user outside of it.
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !user.is_root() {
+        let options = &mut config.options;
+        for (shown, own) in [
+            (&mut options.uid, user.as_raw()),
+            (&mut options.gid, group.as_raw()),
+        ] {
+            if *shown == 0 {
+                *shown = own;
+            }
+        }
+    }
+    Ok(config)
 }
 
 async fn run(runtime: tokio::runtime::Handle) -> Result<(), Failure> {
     let config = configuration()?;
-    let share = fs::share::Share::open(config.clone())
+    let (breaks, taken_back) = tokio::sync::mpsc::unbounded_channel();
+    let share = fs::share::Share::open(config.clone(), breaks)
         .await
         .map_err(|fault| fault.failure())?;
     let inner = Arc::new(fs::Inner::new(share).map_err(|fault| fault.failure())?);
+    tokio::spawn(fs::Inner::hear(Arc::downgrade(&inner), taken_back));
     let listener =
         control::bind(&config.control).map_err(|e| host(format!("cannot listen: {e}")))?;
     let files = fs::Files::new(Arc::clone(&inner), runtime);

@@ -54,6 +54,8 @@ pub(crate) fn mount(config: &wire::Config, files: Files) -> Result<Session<Files
             MountOption::Subtype(KIND.to_owned()),
             MountOption::NoSuid,
             MountOption::NoDev,
+            // As `attach`; the kernel refuses the session without it.
+            MountOption::DefaultPermissions,
         ];
         if config.read_only {
             settings.mount_options.push(MountOption::RO);

@@ -92,6 +92,10 @@ pub(crate) struct Options {
     /// Locks hold inside this mount only and are not asked of the server. ACI: false. It lets
     /// programs work that read through one descriptor what they locked through another.
     pub(crate) nobrl: bool,
+    /// Symbolic links are kept as files that stand for them. ACI: false, there are none.
+    pub(crate) mfsymlinks: bool,
+    /// What may be kept here of contents.
+    pub(crate) cache: Cache,
     /// How long attributes and names are believed without asking, in milliseconds. ACI: 1000.
     pub(crate) actimeo_ms: u64,
     /// How long a file operation waits for a server that is gone, in milliseconds; then it fails
@@ -111,12 +115,25 @@ impl Default for Options {
             file_mode: 0o777,
             dir_mode: 0o777,
             nobrl: false,
+            mfsymlinks: false,
+            cache: Cache::Strict,
             actimeo_ms: 1_000,
             patience_ms: 30_000,
             silence_ms: 10_000,
             connect_ms: 8_000,
         }
     }
+}
+
+/// What may be kept here of the contents of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Cache {
+    /// What is read, while a file is open.
+    Strict,
+    /// And what is written, while nobody else has the file open.
+    Behind,
+    /// Nothing.
+    None,
 }
 
 /// The one line that a share server says when it stands, or why it does not.
@@ -162,6 +179,8 @@ pub(crate) enum Cause {
 pub(crate) enum Request {
     /// How it stands.
     Status,
+    /// How full the share is.
+    Usage,
     /// Use this key from the next login on.
     Rotate(Password),
     /// Unmount and end.
@@ -175,6 +194,19 @@ pub(crate) enum Answer {
     Done,
     /// How it stands.
     Status(Status),
+    /// How full the share is.
+    Usage(Usage),
+    /// It cannot be done now.
+    Failed(Failure),
+}
+
+/// How full a share is, in bytes, as the server tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    /// What the share may hold: its quota, if the server has one for it.
+    pub(crate) total: u64,
+    /// What can still be written.
+    pub(crate) free: u64,
 }
 
 /// How a mounted share stands.

@@ -12,8 +12,7 @@
 //! Images come from registries by [`pull`](aci_core::contract::ImageStore::pull) as [`Registries`]
 //! says, and otherwise by [`OciImages::import_layout`] (OCI image layouts), [`OciImages::import_tar`]
 //! (`docker save` and OCI archives) or [`HostImage`]. [`layer`] says what an image may contain and
-//! how hostile ones are held. Everything works for root and for an ordinary user, except that shares are
-//! tested for root only.
+//! how hostile ones are held. Everything works for root and for an ordinary user.
 //!
 //! ```
 //! use aci_core::contract::{ImageStore as _, PullPolicy, PullRequest};
@@ -88,7 +87,9 @@ pub use image::{
 };
 pub use registry::{Proxies, Registries, TlsRoots};
 #[cfg(feature = "azure-file")]
-pub use volume::{AzureFiles, AzureFilesOptions, FileServer, ShareStatus};
+pub use volume::{
+    AzureFiles, AzureFilesOptions, CachePolicy, FileServer, ShareDriver, ShareStatus, ShareUsage,
+};
 pub use volume::{EmptyDirs, EmptyDirsCapability, EmptyDirsOptions, Secrets};
 #[cfg(feature = "git-repo")]
 pub use volume::{GitLimits, GitRepos, GitReposOptions};

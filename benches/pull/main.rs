@@ -3,13 +3,14 @@
 //! on the same file system made anew.
 //!
 //! `cargo bench -p aci-benches --bench pull -- --runs 5` (with `--alone` ours only, with
-//! `--keep DIR` the image is built once and kept there); needs root and the Debian packages
-//! docker-registry, skopeo and e2fsprogs, and podman, umoci, containerd for the peers; one that is
-//! missing is left out and named.
+//! `--peer podman`, `umoci` or `ctr` only that one beside ours, with `--keep DIR` the image is built
+//! once and kept there); needs root and the Debian packages docker-registry, skopeo and e2fsprogs,
+//! and podman, umoci, containerd for the peers; one that is missing is left out and named.
 //!
 //! The image is made of this machine's own programs, libraries and documentation and 8,000 tiny
 //! files, in four layers, as gzip. The registry is Debian's docker-registry on the loopback. The
-//! file system is ext4 on a loop device. Everybody is a process that is started anew, and asks for
+//! file system is ext4 on a loop device, and holds everybody's temporary files too. Everybody is a
+//! process that is started anew, and asks for
 //! the image by tag; only containerd's daemon runs before the clock does. "On disk" is the same and
 //! then `sync` on the file system, because not everybody flushes what was written. Memory is the
 //! largest sum of what the processes of a contestant held at once, looked at every 10 ms.
@@ -56,14 +57,22 @@ fn main() -> anyhow::Result<()> {
         None => 5,
     };
     let alone = arguments.iter().any(|argument| argument == "--alone");
+    let peers = if alone {
+        Vec::new()
+    } else {
+        match value("--peer") {
+            Some(one) => vec![one],
+            None => ["podman", "umoci", "ctr"].map(str::to_owned).into(),
+        }
+    };
     let keep = value("--keep").map(PathBuf::from);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(bench(runs.max(1), alone, keep))
+        .block_on(bench(runs.max(1), &peers, keep))
 }
 
-async fn bench(runs: usize, alone: bool, keep: Option<PathBuf>) -> anyhow::Result<()> {
+async fn bench(runs: usize, peers: &[String], keep: Option<PathBuf>) -> anyhow::Result<()> {
     let setup = Rc::new(setup::Setup::new(keep)?);
     let mut contestants: Vec<Box<dyn Contestant>> = vec![Box::new(ours::Ours::new(&setup, true)?)];
     contestants.push(Box::new(ours::Ours::new(&setup, false)?));
@@ -75,10 +84,13 @@ async fn bench(runs: usize, alone: bool, keep: Option<PathBuf>) -> anyhow::Resul
         }
         Err(error) => println!("SKIPPED {file}: {error:#}"),
     };
-    if !alone {
-        add("pull-podman", peers::Podman::new(&setup).map(boxed));
-        add("pull-umoci", peers::Umoci::new(&setup).map(boxed));
-        add("pull-ctr", peers::Ctr::new(&setup).map(boxed));
+    for peer in peers {
+        match peer.as_str() {
+            "podman" => add("pull-podman", peers::Podman::new(&setup).map(boxed)),
+            "umoci" => add("pull-umoci", peers::Umoci::new(&setup).map(boxed)),
+            "ctr" => add("pull-ctr", peers::Ctr::new(&setup).map(boxed)),
+            other => anyhow::bail!("--peer '{other}': give podman, umoci or ctr"),
+        }
     }
     let before = report::load();
     let series = take_turns(contestants, 1, runs, Duration::from_millis(500)).await?;

@@ -97,6 +97,11 @@ impl Setup {
         &self.place
     }
 
+    /// Where everybody keeps temporary files (podman: blobs), on the same file system.
+    fn temporary(&self) -> PathBuf {
+        self.place.join("tmp")
+    }
+
     fn unmount(&self) {
         // Debian's podman leaves a mount of its own there.
         for _ in 0..4 {
@@ -138,6 +143,7 @@ impl Setup {
                 .arg(&self.file)
                 .arg(&self.place),
         )?;
+        fs::create_dir(self.temporary())?;
         // What the last run wrote is not to be paid for by this one.
         finish(&mut Command::new("sync"))
     }
@@ -145,9 +151,12 @@ impl Setup {
     /// Runs a contestant's commands.
     pub(crate) fn timed(
         &self,
-        commands: Vec<Command>,
+        mut commands: Vec<Command>,
         also: Option<u32>,
     ) -> anyhow::Result<Sample> {
+        for command in &mut commands {
+            command.env("TMPDIR", self.temporary());
+        }
         let (pulled, memory) = watch::run(commands, also)?;
         let begin = Instant::now();
         finish(Command::new("sync").arg("--file-system").arg(&self.place))?;

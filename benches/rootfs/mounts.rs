@@ -40,8 +40,9 @@ fn new_mount(kind: &str, options: &[(&str, &str)]) -> anyhow::Result<OwnedFd> {
     Ok(rustix::mount::fsmount(&context, flags, attributes)?)
 }
 
-/// Mounts a root file system at a directory and finds a file in it.
-pub(crate) fn mount(root: &RootFs, at: &Path) -> anyhow::Result<()> {
+/// Mounts a root file system at a directory and finds a file in it. What it returns holds the layers,
+/// whose own mounts end with it: no part of mounting.
+pub(crate) fn mount(root: &RootFs, at: &Path) -> anyhow::Result<Vec<OwnedFd>> {
     let mut layers = Vec::new();
     for layer in &root.layers {
         layers.push(match layer {
@@ -68,7 +69,8 @@ pub(crate) fn mount(root: &RootFs, at: &Path) -> anyhow::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&overlay, "", rustix::fs::CWD, at, flags)?;
     rustix::fs::stat(at.join(FILE))?;
-    Ok(())
+    layers.push(overlay);
+    Ok(layers)
 }
 
 pub(crate) fn unmount(at: &Path) -> anyhow::Result<()> {

@@ -36,6 +36,7 @@ const TOTAL: &str = "all removed";
 
 const COLD: &str = "ours, from nothing";
 const READY: &str = "ours, spare ready";
+const FURTHER: &str = "ours, further start in a sandbox";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -94,11 +95,16 @@ async fn measure(
         }
         Err(error) => println!("SKIPPED {file}: {error:#}"),
     };
+    let mut joining: Vec<&str> = Vec::new();
     if !alone {
         add("start-floor", peers::Floor::new(setup).map(boxed));
         add("start-crun", peers::Oci::new(setup, "crun").map(boxed));
         add("start-runc", peers::Oci::new(setup, "runc").map(boxed));
         add("start-ctr", peers::CtrRun::new(setup).map(boxed));
+        for (file, program) in [("start-crun-joins", "crun"), ("start-runc-joins", "runc")] {
+            add(file, peers::Oci::in_network(setup, program).map(boxed));
+            joining.push(file);
+        }
     }
 
     let before = report::load();
@@ -112,13 +118,15 @@ async fn measure(
     );
     println!("{}", phases(&series));
     let mut table = Table::new(&["first instruction, ms", "median", "p10", "p90", "ours/peer"]);
-    for (side, end) in [(COLD, ""), (READY, "-spare")] {
+    for (side, end) in [(COLD, ""), (READY, "-spare"), (FURTHER, "")] {
         let ours = series.iter().find(|one| one.name == side);
         let ours = ours.context("ours did not run")?;
         if let Some(summary) = ours.summary(FIRST) {
             table.row(&row(side, &summary, "1".to_owned()));
         }
-        for (file, peer) in &files {
+        // Each is compared with who makes as many namespaces.
+        let equal = |file: &str| joining.contains(&file) == (side == FURTHER);
+        for (file, peer) in files.iter().filter(|(file, _)| equal(file)) {
             let Some(theirs) = series.iter().find(|one| one.name == *peer) else {
                 continue;
             };
@@ -129,7 +137,7 @@ async fn measure(
                 let comparison = Comparison {
                     name: format!("{file}{end}{suffix}"),
                     what: format!(
-                        "one container in a new sandbox ({side}) with the default profile, from the call to: {part}"
+                        "one container ({side}) with the default profile, from the call to: {part}"
                     ),
                     ours,
                     peer_name: theirs.name.clone(),

@@ -209,7 +209,7 @@ impl SameSandbox {
 #[async_trait(?Send)]
 impl Contestant for SameSandbox {
     fn name(&self) -> &str {
-        "ours, same sandbox"
+        crate::FURTHER
     }
 
     fn required(&self) -> bool {

@@ -70,18 +70,34 @@ pub(crate) struct Oci {
     legacy: bool,
     program: PathBuf,
     directory: PathBuf,
+    /// The network namespace to join; without one it makes its own.
+    network: Option<PathBuf>,
 }
 
 impl Oci {
     pub(crate) fn new(setup: &Setup, program: &str) -> anyhow::Result<Self> {
+        Self::with(setup, program, None)
+    }
+
+    /// The same in a network namespace that is there, as for a further container of a pod.
+    pub(crate) fn in_network(setup: &Setup, program: &str) -> anyhow::Result<Self> {
+        let own = PathBuf::from(format!("/proc/{}/ns/net", std::process::id()));
+        let mut peer = Self::with(setup, program, Some(own))?;
+        peer.name.push_str(", net namespace there");
+        Ok(peer)
+    }
+
+    fn with(setup: &Setup, program: &str, network: Option<PathBuf>) -> anyhow::Result<Self> {
         let path = find(program, program)?;
-        let directory = setup.directory().join(program);
+        let kind = if network.is_some() { "-joins" } else { "" };
+        let directory = setup.directory().join(format!("{program}{kind}"));
         fs::create_dir_all(directory.join("bundle"))?;
         let mut peer = Self {
             name: first_line(&path).replace(" version", ""),
             legacy: false,
             program: path,
             directory,
+            network,
         };
         // crun 1.8 refuses the hybrid form of cgroups if there is a controller on the v2 side.
         if let Err(error) = peer.once() {
@@ -116,7 +132,11 @@ impl Oci {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("aci-bench-{}-{count}", std::process::id());
         let root = self.directory.with_file_name("root");
-        let config = config(&root, &id, argv).to_string();
+        let mut config = config(&root, &id, argv);
+        if let Some(network) = &self.network {
+            config["linux"]["namespaces"][NETWORK]["path"] = json!(network);
+        }
+        let config = config.to_string();
         fs::write(self.directory.join("bundle/config.json"), config)?;
         Ok(id)
     }
@@ -147,6 +167,9 @@ impl Contestant for Oci {
     }
 }
 
+/// Where the network stands among the namespaces of [`config`].
+const NETWORK: usize = 1;
+
 /// An OCI configuration with Docker's default profile.
 fn config(root: &Path, id: &str, argv: &[&str]) -> Value {
     let capabilities = json!([
@@ -167,7 +190,8 @@ fn config(root: &Path, id: &str, argv: &[&str]) -> Value {
     ]);
     let mount = |kind: &str, at: &str, options: Value| json!({"destination": at, "type": kind, "source": kind, "options": options});
     let plain = json!(["nosuid", "noexec", "nodev"]);
-    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"];
+    let mut namespaces = ["pid", "", "ipc", "uts", "mount", "cgroup"];
+    namespaces[NETWORK] = "network";
     json!({
         "ociVersion": "1.0.2",
         "process": {

@@ -185,9 +185,13 @@ fn id_of(name: &str) -> String {
 /// role is granted to them; programs elsewhere that trust the service's keys can take them.
 #[async_trait]
 impl IdentityProvider for Issuer {
-    async fn ids(&self, group: &GroupRef, identity: &IdentityRef) -> CoreResult<IdentityIds> {
+    async fn ids(
+        &self,
+        group: Option<&GroupRef>,
+        identity: &IdentityRef,
+    ) -> CoreResult<IdentityIds> {
         let name = match identity {
-            IdentityRef::System => group.resource_id(),
+            IdentityRef::System => group.map(GroupRef::resource_id).unwrap_or_default(),
             IdentityRef::User(id) => id.clone(),
         };
         Ok(IdentityIds {
@@ -203,7 +207,7 @@ impl IdentityProvider for Issuer {
         identity: &IdentityRef,
         resource: &str,
     ) -> CoreResult<IdentityToken> {
-        let ids = self.ids(group, identity).await?;
+        let ids = self.ids(Some(group), identity).await?;
         let (token, expires) = Self::token(self, resource, &ids.principal_id)
             .map_err(|e| Error::new(ErrorKind::Internal, "identity.token", e.to_string()))?;
         Ok(IdentityToken {

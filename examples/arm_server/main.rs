@@ -2,6 +2,8 @@
 //! `cargo run --release --example arm_server`. Its page is `examples/arm_server/README.md`.
 
 mod issuer;
+mod networks;
+mod telemetry;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use aci_runtime::analytics::{self, LogAnalyticsOptions};
 use aci_runtime::arm::access::{
     AccessControl, Grant, Jwks, JwtOptions, JwtTokens, Role, RoleTable, StaticTokens,
 };
+use aci_runtime::arm::network::{self, NetworkAdmin as _};
 use aci_runtime::arm::{ArmApi, ArmOptions};
 use aci_runtime::server::{
     CertificateSource, ClientCertificates, Server, ServerOptions, Tls, TlsOptions,
@@ -29,7 +32,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Parser;
 use issuer::Issuer;
+use networks::Networks;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -89,17 +94,19 @@ fn main() -> ExitCode {
     if let Some(outcome) = hello::run_if_called() {
         return exit_code(outcome);
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return exit_code(Err(error.into())),
     };
-    exit_code(runtime.block_on(run(Arguments::parse())))
+    let arguments = Arguments::parse();
+    let started = public_authorities().and_then(|a| Telemetry::start(runtime.handle(), a));
+    let telemetry = match started {
+        Ok(telemetry) => telemetry,
+        Err(error) => return exit_code(Err(error)),
+    };
+    let outcome = runtime.block_on(run(arguments, &telemetry));
+    telemetry.end();
+    exit_code(outcome)
 }
 
 fn exit_code(outcome: Result<()>) -> ExitCode {
@@ -112,7 +119,7 @@ fn exit_code(outcome: Result<()>) -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<()> {
+async fn run(arguments: Arguments, telemetry: &Telemetry) -> Result<()> {
     more_descriptors();
     secret::directory(&arguments.dir)?;
     let dir = std::fs::canonicalize(&arguments.dir)?;
@@ -123,9 +130,22 @@ async fn run(arguments: Arguments) -> Result<()> {
     let port = listener.local_addr()?.port();
     let base = format!("https://{}:{port}", arguments.name);
 
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
+    let recorder = telemetry.count()?;
     let store = Arc::new(RedbStore::open(dir.join("journal"))?);
     let bridge = host::bridge(&dir).await?;
+    // Groups that come back before the front does find their subnets.
+    let networks = match &bridge {
+        Some(bridge) => {
+            let networks = Networks::over(bridge.clone()).await?;
+            let journaled = network::journaled(Arc::clone(&store)).await?;
+            // What cannot be in force is told again by the front, which can then be used to mend it.
+            if let Err(error) = networks.configure(journaled).await {
+                tracing::warn!(%error, "not all virtual networks are in force");
+            }
+            Some(networks)
+        }
+        None => None,
+    };
     let engine = open_engine(&arguments, &dir, &store, bridge.clone()).await?;
     if let Some(endpoint) = &arguments.log_analytics {
         let mut options = LogAnalyticsOptions::new(dir.join("analytics"), public_authorities()?);
@@ -162,9 +182,13 @@ async fn run(arguments: Arguments) -> Result<()> {
         .store(Arc::clone(&store))
         .authorizer(access)
         .options(options)
-        .exposition(move || open_metrics(&recorder.render()))
-        .build()
-        .await?;
+        .identities(Arc::clone(&issuer) as Arc<dyn identity::IdentityProvider>)
+        .exposition(move || open_metrics(&recorder.render()));
+    let api = match networks {
+        Some(networks) => api.networks(networks),
+        None => api,
+    };
+    let api = api.build().await?;
     let router = Arc::clone(&issuer).router().fallback_service(api.router());
 
     let stop = CancellationToken::new();

@@ -3,10 +3,12 @@
 //! root and as an ordinary user.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,6 +18,12 @@ const ORDINARY: &str = "54321";
 const GROUP: &str = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers/\
                      Microsoft.ContainerInstance/containerGroups/web";
 const VERSION: &str = "api-version=2023-05-01";
+const LAN: &str = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers/\
+                   Microsoft.Network/virtualNetworks/lan?api-version=2023-04-01";
+const DEPLOYMENT: &str = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/\
+                          providers/Microsoft.Resources/deployments/both?api-version=2021-04-01";
+const STEPS: &str = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/\
+                     providers/Microsoft.Resources/deployments/both/operations?api-version=2021-04-01";
 
 fn program() -> PathBuf {
     let deps = std::env::current_exe().unwrap();
@@ -75,7 +83,12 @@ struct Running<'n> {
 }
 
 impl<'n> Running<'n> {
-    fn start(place: &Path, ordinary: bool, network: Option<&'n Network>) -> Self {
+    fn start(
+        place: &Path,
+        ordinary: bool,
+        network: Option<&'n Network>,
+        collector: Option<&Collector>,
+    ) -> Self {
         let dir = place.join("state");
         let own = place.join("arm_server");
         let mut command = if ordinary {
@@ -103,6 +116,7 @@ impl<'n> Running<'n> {
             .args(["--listen", "127.0.0.1:0", "--dir"])
             .arg(&dir)
             .env_remove("XDG_RUNTIME_DIR")
+            .envs(collector.map(|c| ("OTEL_EXPORTER_OTLP_ENDPOINT", c.endpoint.clone())))
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(place.join("log")).unwrap());
         let mut child = command.spawn().unwrap();
@@ -168,14 +182,19 @@ impl<'n> Running<'n> {
     }
 
     fn wait_until(&self, token: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        self.wait_at(&format!("{GROUP}?{VERSION}"), token, holds)
+    }
+
+    fn wait_at(&self, path: &str, token: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
         for _ in 0..300 {
-            let (_, view) = self.call("GET", &format!("{GROUP}?{VERSION}"), token, &json!({}));
-            if holds(&view) {
-                return view;
+            last = self.call("GET", path, token, &json!({})).1;
+            if holds(&last) {
+                return last;
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-        panic!("it did not come so far");
+        panic!("it did not come so far: {last:#}");
     }
 
     /// Runs a command in the container through the WebSocket client that the Azure CLI uses.
@@ -239,10 +258,15 @@ struct Clean<'n>(&'n Path, bool, Option<&'n Network>);
 impl Drop for Clean<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let server = Running::start(self.0, self.1, self.2);
+            let server = Running::start(self.0, self.1, self.2, None);
             let token = server.sign_in();
-            server.call("DELETE", &format!("{GROUP}?{VERSION}"), &token, &json!({}));
-            server.wait_until(&token, |view| view["error"]["code"] == "ResourceNotFound");
+            for name in ["web", "inside", "first", "second"] {
+                let path = format!("{}?{VERSION}", sibling(name));
+                server.call("DELETE", &path, &token, &json!({}));
+                server.wait_at(&path, &token, |view| {
+                    view["error"]["code"] == "ResourceNotFound"
+                });
+            }
             server.stop();
         }
     }
@@ -257,6 +281,131 @@ fn document() -> Value {
             "resources": {"requests": {"cpu": 1, "memoryInGB": 0.5}}}}]}})
 }
 
+/// Another group of the same resource group.
+fn sibling(name: &str) -> String {
+    GROUP.replace("/web", &format!("/{name}"))
+}
+
+/// The first line and the body of each post.
+type Posts = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// Takes what OpenTelemetry's exporters post, and keeps it.
+struct Collector {
+    endpoint: String,
+    posts: Posts,
+}
+
+impl Collector {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let posts = Posts::default();
+        let kept = Arc::clone(&posts);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut reader = BufReader::new(stream.unwrap());
+                let (mut first, mut length) = (String::new(), 0);
+                reader.read_line(&mut first).unwrap();
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).unwrap();
+                    if line.trim().is_empty() {
+                        break;
+                    }
+                    if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap();
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                kept.lock().unwrap().push((first, body));
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                reader.get_mut().write_all(answer).unwrap();
+            }
+        });
+        Self { endpoint, posts }
+    }
+
+    /// Whether a post to a path had a word in it. Names are texts in OpenTelemetry's protocol.
+    fn has(&self, path: &str, word: &str) -> bool {
+        let posts = self.posts.lock().unwrap();
+        posts.iter().any(|(first, body)| {
+            first.starts_with(&format!("POST {path} "))
+                && body.windows(word.len()).any(|w| w == word.as_bytes())
+        })
+    }
+}
+
+/// Two groups, the second after the first, which takes its time.
+fn template() -> Value {
+    let group = |name: &str, after: &[&str]| {
+        let after = after
+            .iter()
+            .map(|a| format!("Microsoft.ContainerInstance/containerGroups/{a}"));
+        let container = json!({"image": "local/hello:1", "command": ["/bin/sleep", "3600"],
+            "resources": {"requests": {"cpu": 0.1, "memoryInGB": 0.1}}});
+        json!({"type": "Microsoft.ContainerInstance/containerGroups", "apiVersion": "2023-05-01",
+            "name": name, "location": "local", "dependsOn": after.collect::<Vec<_>>(),
+            "properties": {"osType": "Linux",
+                "initContainers": [{"name": "slow", "properties": {
+                    "image": "local/hello:1", "command": ["/bin/sleep", "3"]}}],
+                "containers": [{"name": "c", "properties": container}]}})
+    };
+    json!({"properties": {"mode": "Incremental", "template": {
+        "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
+        "contentVersion": "1.0.0.0",
+        "resources": [group("first", &[]), group("second", &["first"])]}}})
+}
+
+/// A group in a subnet that clients have described; its address.
+fn in_a_subnet(server: &Running<'_>, token: &str) -> String {
+    let network = json!({"location": "local", "properties": {
+        "addressSpace": {"addressPrefixes": ["10.77.0.0/16"]},
+        "subnets": [{"name": "in", "properties": {"addressPrefix": "10.77.3.0/24"}}]}});
+    let (status, put) = server.call("PUT", LAN, token, &network);
+    assert_eq!(status, 201, "{put}");
+    let subnet = format!("{}/subnets/in", LAN.split('?').next().unwrap());
+    let mut inside = document();
+    inside["properties"]["subnetIds"] = json!([{"id": subnet}]);
+    inside["properties"]["ipAddress"] =
+        json!({"type": "Private", "ports": [{"port": 8080, "protocol": "TCP"}]});
+    inside["properties"]["containers"][0]["properties"]["ports"] = json!([{"port": 8080}]);
+    inside["properties"]["containers"][0]["properties"]["resources"] =
+        json!({"requests": {"cpu": 0.1, "memoryInGB": 0.1}});
+    let path = format!("{}?{VERSION}", sibling("inside"));
+    let (status, put) = server.call("PUT", &path, token, &inside);
+    assert_eq!(status, 201, "{put}");
+    let view = server.wait_at(&path, token, |view| {
+        view["properties"]["instanceView"]["state"] == "Running"
+            && view["properties"]["ipAddress"]["ip"].is_string()
+    });
+    let ip = view["properties"]["ipAddress"]["ip"].as_str().unwrap();
+    assert!(ip.starts_with("10.77.3."), "{ip}");
+    ip.to_owned()
+}
+
+/// The group in the subnet is reached, and its network stays while it is there.
+fn still_in_the_subnet(server: &Running<'_>, token: &str, ip: &str) {
+    let script =
+        format!("curl -sS --retry 20 --retry-connrefused --retry-delay 1 http://{ip}:8080/hosts");
+    let said = server.shell(&script, &[]);
+    assert!(said.status.success() && !said.stdout.is_empty(), "{said:?}");
+    let (status, kept) = server.call("DELETE", LAN, token, &json!({}));
+    assert_eq!(
+        (status, &kept["error"]["code"]),
+        (400, &json!("InUseSubnetCannotBeDeleted"))
+    );
+}
+
+fn deleted(server: &Running<'_>, token: &str, name: &str) {
+    let path = format!("{}?{VERSION}", sibling(name));
+    let (status, _) = server.call("DELETE", &path, token, &json!({}));
+    assert!([200, 202, 204].contains(&status), "{name}: {status}");
+    server.wait_at(&path, token, |view| {
+        view["error"]["code"] == "ResourceNotFound"
+    });
+}
+
 fn as_the_page_says(ordinary: bool) {
     let place: TempDir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o777)).unwrap();
@@ -264,10 +413,19 @@ fn as_the_page_says(ordinary: bool) {
     let network = is_root().then(Network::new).filter(|_| !ordinary);
     let network = network.as_ref();
     let _clean = Clean(place.path(), ordinary, network);
-    let server = Running::start(place.path(), ordinary, network);
+    // The server has to reach it, so not out of a network of its own.
+    let collector = network.is_none().then(Collector::start);
+    let collector = collector.as_ref();
+    let server = Running::start(place.path(), ordinary, network, collector);
     let token = server.sign_in();
     let (status, _) = server.call("GET", &format!("{GROUP}?{VERSION}"), "wrong", &json!({}));
     assert_eq!(status, 401);
+    for (wish, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        let script = "curl -sS --cacert \"$REQUESTS_CA_BUNDLE\" -o /dev/null -w '%{http_version}' \"$1\" \
+                      \"$ACI_ENDPOINT/metadata/endpoints?api-version=2022-09-01\"";
+        let said = server.shell(script, &[wish]);
+        assert_eq!(String::from_utf8_lossy(&said.stdout), version);
+    }
     let (status, put) = server.call("PUT", &format!("{GROUP}?{VERSION}"), &token, &document());
     assert_eq!(status, 201, "{put}");
     let state = |view: &Value| view["properties"]["instanceView"]["state"] == "Running";
@@ -314,18 +472,59 @@ fn as_the_page_says(ordinary: bool) {
         (200, &json!("Bytes"))
     );
 
-    // Killed in the middle of its life: the group goes on, and is taken over.
+    let named = &view["identity"];
+    assert_eq!(named["type"], "SystemAssigned");
+    assert!(
+        named["principalId"]
+            .as_str()
+            .is_some_and(|id| id.len() == 36)
+    );
+    let inside = network.map(|_| in_a_subnet(&server, &token));
+    if let Some(ip) = &inside {
+        still_in_the_subnet(&server, &token, ip);
+    }
+
+    // Killed in the middle of its life and of a deployment: groups go on and are taken over, and
+    // the deployment comes to its end.
+    let (status, put) = server.call("PUT", DEPLOYMENT, &token, &template());
+    assert_eq!(status, 201, "{put}");
+    server.wait_at(STEPS, &token, |steps| {
+        let steps = steps["value"].as_array().into_iter().flatten();
+        let mut states = steps.map(|s| &s["properties"]["provisioningState"]);
+        states.any(|state| state == "Running")
+    });
     server.kill();
-    let server = Running::start(place.path(), ordinary, network);
+    let server = Running::start(place.path(), ordinary, network, collector);
     let token = server.sign_in();
+    let end = server.wait_at(DEPLOYMENT, &token, |view| {
+        view["properties"]["provisioningState"] != "Running"
+    });
+    assert_eq!(end["properties"]["provisioningState"], "Succeeded", "{end}");
+    let (_, steps) = server.call("GET", STEPS, &token, &json!({}));
+    assert_eq!(steps["value"].as_array().unwrap().len(), 2, "{steps}");
+    deleted(&server, &token, "second");
+    deleted(&server, &token, "first");
+    if let Some(ip) = &inside {
+        still_in_the_subnet(&server, &token, ip);
+        deleted(&server, &token, "inside");
+        let (status, gone) = server.call("DELETE", LAN, &token, &json!({}));
+        assert_eq!(status, 200, "{gone}");
+    }
     let again = server.wait_until(&token, state);
     assert_eq!(started(&again), started(&view), "it was not started anew");
     assert!(server.exec(&token, "/bin/cat /etc/hosts").contains("1000"));
-    let (status, _) = server.call("DELETE", &format!("{GROUP}?{VERSION}"), &token, &json!({}));
-    assert!([200, 202, 204].contains(&status), "{status}");
-    server.wait_until(&token, |view| view["error"]["code"] == "ResourceNotFound");
+    deleted(&server, &token, "web");
     let dir = server.dir.clone();
     server.stop();
+    if let Some(collector) = collector {
+        assert!(
+            collector.has("/v1/traces", "arm.request"),
+            "no trace was sent"
+        );
+        assert!(collector.has("/v1/metrics", "aci_admissions_total"));
+        // A gauge, whose value is kept between its changes.
+        assert!(collector.has("/v1/metrics", "aci_groups"));
+    }
     let left = aci_examples::leftovers::find(&[dir.to_str().unwrap()], &[]);
     assert!(left.is_empty(), "{left:?}");
     // The secret is in the files that are for it, and in nothing that was said.
@@ -359,4 +558,51 @@ fn as_root() {
 #[test]
 fn as_an_ordinary_user() {
     as_the_page_says(is_root());
+}
+
+/// The newest Azure CLI in an environment of its own, kept below `target/tmp`.
+fn azure_cli() -> PathBuf {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("azure-cli");
+    let az = home.join("bin/az");
+    if !az.exists() {
+        let pip = home.join("bin/pip");
+        let (home, pip) = (home.to_str().unwrap(), pip.to_str().unwrap());
+        for step in [
+            ["python3", "-m", "venv", home],
+            [pip, "install", "--quiet", "azure-cli"],
+        ] {
+            let done = Command::new(step[0]).args(&step[1..]).status().unwrap();
+            assert!(done.success(), "{step:?}");
+        }
+    }
+    az
+}
+
+#[test]
+#[ignore = "installs the Azure CLI, 700 MB; make cli-arm"]
+fn the_azure_cli() {
+    let az = azure_cli();
+    let place = tempfile::tempdir().unwrap();
+    std::fs::copy(program(), place.path().join("arm_server")).unwrap();
+    let network = is_root().then(Network::new);
+    let server = Running::start(place.path(), false, network.as_ref(), None);
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = |name: &str| here.join(name).display().to_string();
+    let said = server.shell(
+        "sh \"$@\"",
+        &[
+            &path("tests/azure_cli.sh"),
+            &az.display().to_string(),
+            &path("groups/hello.yaml"),
+            &path("tests/typed.py"),
+            if network.is_some() { "addresses" } else { "" },
+        ],
+    );
+    let (out, err) = (
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr),
+    );
+    println!("{err}{out}");
+    server.stop();
+    assert!(said.status.success() && out.contains("passed: "));
 }

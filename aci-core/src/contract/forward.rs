@@ -103,6 +103,10 @@ impl<T: Sandbox + ?Sized> Sandbox for Arc<T> {
         (**self).replace_files(volume, files).await
     }
 
+    async fn freeze(&self, frozen: bool) -> Result<()> {
+        (**self).freeze(frozen).await
+    }
+
     async fn destroy(&self) -> Result<()> {
         (**self).destroy().await
     }

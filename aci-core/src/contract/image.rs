@@ -46,7 +46,8 @@ pub struct PullRequest {
     pub policy: PullPolicy,
 }
 
-/// What a pull does at the moment.
+/// What a pull does at the moment. A layer may be unpacked while it is still being fetched, so its
+/// steps of these two phases come in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullPhase {
     /// Asking the registry or the store.
@@ -136,10 +137,11 @@ pub enum Layer {
 /// wall, so nothing of it is seen on the host and nothing is left when the wall is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
-    /// The layers, topmost first. At least one.
+    /// The layers, topmost first. None if the first directory of `upper` is the root as it stands
+    /// and is written in place, as in an OCI bundle.
     pub layers: Vec<Layer>,
-    /// An empty directory for what the container writes, and one for overlayfs itself, on one file
-    /// system. Without it the root is read-only.
+    /// An empty directory for what the container writes, and one for overlayfs itself (not used
+    /// without layers), on one file system. Without it the root is read-only.
     pub upper: Option<(PathBuf, PathBuf)>,
 }
 

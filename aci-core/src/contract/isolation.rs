@@ -30,6 +30,8 @@ pub struct IsolationCapability {
     pub limits: bool,
     /// Whether sandboxes outlive the program that made them.
     pub survives_host: bool,
+    /// Whether sandboxes can be stopped in their course ([`Sandbox::freeze`]).
+    pub freeze: bool,
     /// Whether containers may run as more than one user id.
     pub many_users: bool,
     /// Whether `sku: Confidential` can be met.
@@ -264,6 +266,11 @@ pub trait Sandbox: Send + Sync + fmt::Debug {
 
     /// Starts a container's process. Returns when its program was executed (or could not be).
     ///
+    /// Without a program ([`argv`](super::ProcessSpec::argv) empty) everything of the container is
+    /// made and it waits, running in the eyes of `status`: the first process that
+    /// [`Sandbox::exec`] starts in it is then its own, with the streams of that call instead of
+    /// the log, and its end is the container's. Until then [`Signal::KILL`] to all ends it.
+    ///
     /// # Errors
     /// [`Invalid`](crate::error::ErrorKind::Invalid) for what the container's author can mend, in
     /// words for him: a program that is not there
@@ -277,7 +284,8 @@ pub trait Sandbox: Send + Sync + fmt::Debug {
     /// The container may have been started; `status` tells.
     async fn start(&self, container: ContainerSpec) -> Result<()>;
 
-    /// Runs a further process in a running container: in its namespaces, cgroup and rights.
+    /// Runs a further process in a running container, or the first in one that waits for its
+    /// program: in its namespaces, cgroup and rights.
     ///
     /// # Errors
     /// [`NotFound`](crate::error::ErrorKind::NotFound) if no such container runs; otherwise as
@@ -361,6 +369,20 @@ pub trait Sandbox: Send + Sync + fmt::Debug {
     /// The files may have been replaced, all of them; call it again.
     async fn replace_files(&self, volume: &str, files: VolumeSource) -> Result<()>;
 
+    /// Stops every process of the containers in its course, or lets all go on. Returns when that is
+    /// so. Idempotent. What is asked of a frozen sandbox that needs its processes (`start`, `exec`,
+    /// their signals) waits until it goes on, but for [`Signal::KILL`] and `destroy`, which may thaw
+    /// it first.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::error::ErrorKind::Unsupported) where
+    /// [`IsolationCapability::freeze`] is false; [`Lost`](crate::error::ErrorKind::Lost) if the
+    /// sandbox is gone.
+    ///
+    /// # Cancel safety
+    /// It may or may not be frozen; call it again.
+    async fn freeze(&self, frozen: bool) -> Result<()>;
+
     /// Kills every process and removes everything of the sandbox. Idempotent.
     ///
     /// # Errors
@@ -407,6 +429,18 @@ pub struct LogLine {
 /// Lines of a log.
 pub type LogStream = BoxStream<'static, Result<LogLine>>;
 
+/// How long a container's processes waited since its start: the totals of `some` in the kernel's
+/// pressure stall information, in which at least one of them was held up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// For a CPU, its own quota included.
+    pub cpu: Duration,
+    /// For memory: reclaim, or pages that had been dropped.
+    pub memory: Duration,
+    /// For block devices.
+    pub io: Duration,
+}
+
 /// What one container has used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerStats {
@@ -422,6 +456,8 @@ pub struct ContainerStats {
     pub pids: u64,
     /// Bytes read from and written to block devices, where the kernel tells.
     pub io_bytes: Option<(u64, u64)>,
+    /// How long its processes waited, where the kernel tells.
+    pub pressure: Option<Pressure>,
     /// Whether the numbers come from its cgroup; otherwise they are summed over its processes,
     /// and what ended processes used is only known for those that were waited for.
     pub exact: bool,

@@ -32,8 +32,8 @@ pub use image::{
 pub use isolation::{
     ContainerSpec, ContainerStats, ContainerStatus, FileEntry, Isolation, IsolationCapability,
     LogLine, LogQuery, LogStream, MountSpec, NamespaceHandle, NetworkEndpoint, NetworkStats,
-    OutputStream, RunState, Sandbox, SandboxSpec, SandboxStats, SandboxStatus, SandboxVolume,
-    SeccompPolicy, SecurityPolicy,
+    OutputStream, Pressure, RunState, Sandbox, SandboxSpec, SandboxStats, SandboxStatus,
+    SandboxVolume, SeccompPolicy, SecurityPolicy,
 };
 pub use network::{
     AttachRequest, Attachment, DnsSettings, NetworkCapability, NetworkDriver, PublishedPort,

@@ -176,7 +176,8 @@ pub struct UserSpec {
 /// What to run: the outcome of the image's configuration and the document's overrides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessSpec {
-    /// Program and arguments; at least the program. A program without `/` is looked up in the
+    /// Program and arguments; at least the program, but for a container that waits for its program
+    /// ([`Sandbox::start`](super::Sandbox::start)). A program without `/` is looked up in the
     /// container's `PATH`.
     pub argv: Vec<String>,
     /// The environment, in order; a later name wins. Values may be secrets, so they are kept as

@@ -28,8 +28,8 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
     parse_as(text, false)
 }
 
-/// Parses JSON as Azure Resource Manager reads templates: a comma after the last value and strings
-/// in single quotes are taken too.
+/// Parses JSON as Azure Resource Manager reads templates: a comma after the last value, strings in
+/// single quotes and names without quotes are taken too.
 pub(crate) fn parse_relaxed(text: &str) -> Result<Node, SyntaxError> {
     parse_as(text, true)
 }
@@ -173,6 +173,7 @@ impl<'a> Parser<'a> {
                         self.error("Expected a property after the comma; remove the last comma.")
                     );
                 }
+                Some(c) if self.relaxed && is_bare(c) => {}
                 Some(c) => {
                     return Err(self.error(format!(
                         "Expected a property name in double quotes, found {c:?}."
@@ -185,7 +186,10 @@ impl<'a> Parser<'a> {
                     ));
                 }
             }
-            let key = self.string()?;
+            let key = match self.peek() {
+                Some(c) if is_bare(c) => self.bare()?,
+                _ => self.string()?,
+            };
             if let Some(first) = keys.insert(key.clone(), place) {
                 return Err(duplicate(&key, place, first));
             }
@@ -245,6 +249,18 @@ impl<'a> Parser<'a> {
                 format!("This {what} is not closed: '{close}' is missing."),
             ),
         }
+    }
+
+    /// A name without quotes: the Azure CLI writes `template:` so.
+    fn bare(&mut self) -> Result<String, SyntaxError> {
+        let place = self.place;
+        let mut text = String::new();
+        while let Some(c) = self.peek().filter(|c| is_bare(*c) || c.is_ascii_digit()) {
+            self.bump();
+            text.push(c);
+        }
+        self.budget.spend(text.len(), place)?;
+        Ok(text)
     }
 
     fn string(&mut self) -> Result<String, SyntaxError> {
@@ -348,6 +364,11 @@ impl<'a> Parser<'a> {
             text: word.to_owned(),
         })
     }
+}
+
+/// What a name without quotes may begin with.
+const fn is_bare(c: char) -> bool {
+    c.is_ascii_alphabetic() || matches!(c, '_' | '$')
 }
 
 /// The error for a key that stands twice in one mapping.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -34,6 +34,17 @@ pub(super) struct Container {
     pub(super) processes: Mutex<Vec<Arc<ProcessState>>>,
     pub(super) cpu: Mutex<CpuMeter>,
     pub(super) memory: Mutex<Memory>,
+    /// Where its program is to be handed in, as long as it waits for one.
+    pub(super) waiting: Mutex<Option<oneshot::Sender<Work>>>,
+}
+
+/// A program at work; its exit code.
+pub(super) struct Work(pub(super) BoxFuture<'static, i32>);
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Work")
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,21 +119,20 @@ pub(super) struct Launch<'a> {
     pub(super) user: String,
     pub(super) streams: Streams,
     pub(super) state: Arc<ProcessState>,
-    pub(super) killed: oneshot::Receiver<Cause>,
-    /// Whether it is the container's own process.
-    pub(super) main: bool,
 }
 
-/// Puts a program on its way as a task.
-pub(super) fn launch(sandbox: &Arc<SandboxCore>, container: &Arc<Container>, launch: Launch<'_>) {
+/// A program and its process, ready to be run.
+pub(super) fn work(
+    sandbox: &Arc<SandboxCore>,
+    container: &Arc<Container>,
+    launch: Launch<'_>,
+) -> Work {
     let Launch {
         program,
         spec,
         user,
         streams,
         state,
-        killed,
-        main,
     } = launch;
     // An exec without an environment of its own has that of its container.
     let env: BTreeMap<String, Secret> = if spec.env.is_empty() {
@@ -145,30 +155,51 @@ pub(super) fn launch(sandbox: &Arc<SandboxCore>, container: &Arc<Container>, lau
         stderr: streams.stderr,
         sandbox: Arc::clone(sandbox),
         container: Arc::clone(container),
-        state: Arc::clone(&state),
+        state,
         tasks: JoinSet::new(),
     };
+    Work(Box::pin(async move { program.run(process).await }))
+}
+
+/// Puts work on its way as a task; `main` tells whether it is the container's own process.
+pub(super) fn run(
+    sandbox: &Arc<SandboxCore>,
+    container: &Arc<Container>,
+    state: Arc<ProcessState>,
+    killed: oneshot::Receiver<Cause>,
+    main: bool,
+    work: Work,
+) {
     let end = EndOnDrop {
         sandbox: Arc::clone(sandbox),
         container: Arc::clone(container),
         state,
         main,
     };
-    tokio::spawn(async move {
-        let status = {
-            let running = program.run(process);
-            match select(running, killed).await {
-                Either::Left((code, _)) => ExitStatus {
-                    code: code & 0xff,
-                    signal: None,
-                    oom: false,
-                    at: end.sandbox.world.clock.now(),
-                },
-                Either::Right((cause, _)) => status_of(
-                    cause.unwrap_or(Cause::Signal(Signal::KILL)),
-                    end.sandbox.world.clock.now(),
-                ),
+    let mut frozen = sandbox.frozen.subscribe();
+    let work = Box::pin(async move {
+        let mut work = work.0;
+        loop {
+            // The sender outlives the sandbox's processes.
+            let _ = frozen.wait_for(|frozen| !frozen).await;
+            let stop = std::pin::pin!(frozen.wait_for(|frozen| *frozen));
+            if let Either::Left((code, _)) = select(&mut work, stop).await {
+                return code;
             }
+        }
+    });
+    tokio::spawn(async move {
+        let status = match select(work, killed).await {
+            Either::Left((code, _)) => ExitStatus {
+                code: code & 0xff,
+                signal: None,
+                oom: false,
+                at: end.sandbox.world.clock.now(),
+            },
+            Either::Right((cause, _)) => status_of(
+                cause.unwrap_or(Cause::Signal(Signal::KILL)),
+                end.sandbox.world.clock.now(),
+            ),
         };
         // The program and so its streams and listeners are dropped by now, its log is complete.
         end.finish(status);

@@ -115,6 +115,17 @@ impl Sandbox for FakeSandbox {
             .await
     }
 
+    async fn freeze(&self, frozen: bool) -> Result<()> {
+        let world = &self.0.world;
+        world
+            .run("sandbox.freeze", &self.0.id, async {
+                self.0.alive("sandbox.freeze")?;
+                self.0.frozen.send_replace(frozen);
+                Ok(())
+            })
+            .await
+    }
+
     async fn destroy(&self) -> Result<()> {
         let world = &self.0.world;
         world

@@ -186,6 +186,7 @@ impl FakeIsolation {
                 boundary: false,
                 limits: true,
                 survives_host: true,
+                freeze: true,
                 many_users: true,
                 confidential: true,
                 windows: false,

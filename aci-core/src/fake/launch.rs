@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::container::{BASE_MEMORY, Container, Launch, Memory, Streams, launch};
+use tokio::sync::oneshot;
+
+use super::container::{BASE_MEMORY, Container, Launch, Memory, Streams, Work, run, work};
 use super::files::{FileTree, Files, Mount, normal};
 use super::lock;
 use super::log::{Log, LogWriter};
@@ -63,13 +65,17 @@ impl SandboxCore {
 
     pub(super) fn start(self: &Arc<Self>, spec: ContainerSpec) -> Result<()> {
         self.alive("sandbox.start")?;
-        let program = self
-            .program("sandbox.start", &spec.process.argv)
-            .map_err(|e| e.on(&spec.name))?;
+        let program = match spec.process.argv.as_slice() {
+            [] => None,
+            argv => Some(
+                self.program("sandbox.start", argv)
+                    .map_err(|e| e.on(&spec.name))?,
+            ),
+        };
         let mounts = self.mounts(&spec).map_err(|e| e.on(&spec.name))?;
         let user = user(&spec.process.user).map_err(|e| e.on(&spec.name))?;
-        if spec.rootfs.layers.is_empty() {
-            let message = "the root file system has no layers";
+        if spec.rootfs.layers.is_empty() && spec.rootfs.upper.is_none() {
+            let message = "the root file system has neither layers nor a writable directory";
             return Err(Error::new(ErrorKind::Invalid, "sandbox.start", message).on(&spec.name));
         }
         let clock = Arc::clone(&self.world.clock);
@@ -88,7 +94,9 @@ impl SandboxCore {
         log.set_bound(spec.log_bytes);
         let used = before.map_or(Duration::ZERO, |entry| entry.current.cpu(now));
         let (state, killed) = ProcessState::new(self.id.clone(), spec.process.terminal);
+        let (waiting, handed_in) = oneshot::channel::<Work>();
         let container = Arc::new(Container {
+            waiting: Mutex::new(program.is_none().then_some(waiting)),
             name: spec.name.clone(),
             attempt: spec.attempt,
             limits: spec.limits,
@@ -131,19 +139,27 @@ impl SandboxCore {
             }),
         };
         self.life.send_modify(|life| life.generation += 1);
-        launch(
-            self,
-            &container,
-            Launch {
-                program,
-                spec: &spec.process,
-                user,
-                streams,
-                state,
-                killed,
-                main: true,
-            },
-        );
+        let work = match program {
+            Some(program) => {
+                let state = Arc::clone(&state);
+                let spec = &spec.process;
+                let launch = Launch {
+                    program,
+                    spec,
+                    user,
+                    streams,
+                    state,
+                };
+                work(self, &container, launch)
+            }
+            None => Work(Box::pin(async move {
+                match handed_in.await {
+                    Ok(work) => work.0.await,
+                    Err(_) => std::future::pending().await,
+                }
+            })),
+        };
+        run(self, &container, state, killed, true, work);
         // It may have died while its container was made.
         if self.is_gone() {
             self.die();
@@ -170,7 +186,17 @@ impl SandboxCore {
             .program("sandbox.exec", &exec.process.argv)
             .map_err(|e| e.on(name))?;
         let user = user(&exec.process.user).map_err(|e| e.on(name))?;
-        let (state, killed) = ProcessState::new(self.id.clone(), exec.process.terminal);
+        let waiting = lock(&container.waiting).take().zip(container.main());
+        let (waiting, state, killed) = match waiting {
+            Some((waiting, main)) => {
+                *lock(&main.terminal) = exec.process.terminal;
+                (Some(waiting), main, None)
+            }
+            None => {
+                let (state, killed) = ProcessState::new(self.id.clone(), exec.process.terminal);
+                (None, state, Some(killed))
+            }
+        };
         let (out, stdout) = tokio::io::duplex(PIPE);
         let (input, stdin) = tokio::io::duplex(PIPE);
         let mut process = Process {
@@ -196,24 +222,27 @@ impl SandboxCore {
         } else {
             Box::new(tokio::io::empty())
         };
-        container.add(Arc::clone(&state));
-        launch(
-            self,
-            &container,
-            Launch {
-                program,
-                spec: &exec.process,
-                user,
-                streams: Streams {
-                    stdin,
-                    stdout,
-                    stderr,
-                },
-                state: Arc::clone(&state),
-                killed,
-                main: false,
+        let launch = Launch {
+            program,
+            spec: &exec.process,
+            user,
+            streams: Streams {
+                stdin,
+                stdout,
+                stderr,
             },
-        );
+            state: Arc::clone(&state),
+        };
+        let work = work(self, &container, launch);
+        match (waiting, killed) {
+            // If it has been killed meanwhile, nobody takes the work, and `state` has the end.
+            (Some(waiting), _) => drop(waiting.send(work)),
+            (None, Some(killed)) => {
+                container.add(Arc::clone(&state));
+                run(self, &container, Arc::clone(&state), killed, false, work);
+            }
+            (None, None) => {}
+        }
         // The container or the sandbox may have ended while the process was made.
         if !container.is_running() {
             state.kill(Cause::Signal(Signal::KILL));

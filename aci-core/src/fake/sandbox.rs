@@ -62,6 +62,7 @@ pub(super) struct SandboxCore {
     pub(super) containers: Mutex<BTreeMap<String, Entry>>,
     listeners: Mutex<BTreeMap<u16, mpsc::UnboundedSender<DuplexStream>>>,
     pub(super) life: watch::Sender<Life>,
+    pub(super) frozen: watch::Sender<bool>,
 }
 
 impl fmt::Debug for SandboxCore {
@@ -89,6 +90,7 @@ impl SandboxCore {
             volumes,
             containers: Mutex::default(),
             listeners: Mutex::default(),
+            frozen: watch::Sender::new(false),
             life: watch::Sender::new(Life {
                 generation: 0,
                 gone: false,
@@ -281,6 +283,7 @@ impl SandboxCore {
                     memory_peak_bytes: Some(memory.peak),
                     pids: entry.current.count() as u64,
                     io_bytes: None,
+                    pressure: None,
                     exact: true,
                 }
             })

@@ -97,6 +97,17 @@ use places::Places;
 use scope::{Level, Locals, Scope};
 use value::get;
 
+/// Reads JSON as Resource Manager reads requests of deployments: comments, strings over several
+/// lines, single quotes, a trailing comma and names without quotes are accepted (the Azure CLI sends
+/// such).
+///
+/// # Errors
+///
+/// The text is not that, with line and column.
+pub fn parse_json(text: &str) -> TemplateResult<Value> {
+    Ok(places::read(text)?.to_json())
+}
+
 /// A deployment template.
 ///
 /// `Debug` shows its schema and sizes, not its text.

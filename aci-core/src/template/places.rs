@@ -10,8 +10,8 @@ use crate::document::MAX_BYTES;
 use crate::document::json::parse_relaxed;
 use crate::document::tree::{Data, Node, Place};
 
-/// Reads JSON as Resource Manager does: comments, strings over several lines, single quotes and
-/// a trailing comma are accepted.
+/// Reads JSON as Resource Manager does: comments, strings over several lines, single quotes, a
+/// trailing comma and names without quotes are accepted.
 pub(crate) fn read(text: &str) -> TemplateResult<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MAX_BYTES {
@@ -119,6 +119,15 @@ mod tests {
             node.to_json(),
             json!({"a": [1, 0.5, -2, "it"], "b": "two\nlines"})
         );
+        // As the Azure CLI sends a template with its parameters.
+        let node = read(
+            "{\"properties\": {\"mode\": \"Incremental\", template:{ $schema: 'x', b_2: []\n}}}",
+        );
+        assert_eq!(
+            node.unwrap().to_json(),
+            json!({"properties": {"mode": "Incremental", "template": {"$schema": "x", "b_2": []}}})
+        );
+        assert!(read("{ 2b: 1 }").is_err() && read("{ a b: 1 }").is_err());
         let error = read("{\n  \"a\": ?\n}").unwrap_err();
         assert_eq!(error.position(), Some(Place { line: 2, column: 8 }));
     }

@@ -9,13 +9,14 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
 use super::{Server, Source, internal, now};
-use crate::cgroup::tree::{self, Meter};
+use crate::cgroup::meter::Meter;
+use crate::cgroup::tree;
 use crate::container::{Container, Init, Phase};
 use crate::init::{self, Cradle, Said};
 use crate::log::Log;
 use crate::ownership;
 use crate::devices::{self, Gate};
-use crate::protocol::{Bounds, CgroupPlan, Exit, Failure, Kind, Reply, Start, Users};
+use crate::protocol::{Bounds, CgroupPlan, Exit, Failure, Kind, Reply, Start, Upper, Users};
 use crate::root::{self, Recipe};
 use crate::sys::{self, Forked};
 use crate::{holes, weak};
@@ -249,6 +250,7 @@ impl Server {
             cgroup,
             procs,
             main: None,
+            had_main: false,
             exit: None,
             failure: None,
             log: None,
@@ -402,7 +404,7 @@ impl Server {
         let upper = container
             .start
             .as_ref()
-            .and_then(|start| start.upper.clone());
+            .map(|start| start.upper.clone());
         let init = container.init.take();
         // To close them unmounts the root file system, which takes milliseconds: after the end is
         // known.
@@ -413,7 +415,7 @@ impl Server {
         if let Some(init) = init {
             self.unwatch(&init.pidfd);
         }
-        if let (Users::Ranges { .. }, Some((upper, _))) = (&self.parts.users, upper) {
+        if let (Users::Ranges { .. }, Some(Upper::Directory(upper, _))) = (&self.parts.users, upper) {
             ownership::give_back(&upper);
         }
         for index in 0..2 {

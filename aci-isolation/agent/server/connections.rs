@@ -50,6 +50,7 @@ impl Server {
         self.waiting.retain(|(connection, _)| *connection != key);
         self.destroying.retain(|connection| *connection != key);
         self.queued.retain(|(connection, _)| *connection != key);
+        self.dials.retain(|_, (connection, _)| *connection != key);
         for process in self.processes.values_mut() {
             if process.connection == Some(key) {
                 process.connection = None;

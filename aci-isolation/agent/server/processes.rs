@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use super::{Server, Source, internal, now};
-use crate::cgroup::tree::Meter;
+use crate::cgroup::meter::Meter;
 use crate::container::{Container, Phase, Pipe, Process};
 use crate::log::Lines;
 use crate::process::{self, Birth, Streams};
@@ -29,6 +29,10 @@ impl Server {
         let Some(start) = &container.start else {
             return Ok(());
         };
+        if start.program.argv.is_empty() {
+            self.running(name);
+            return Ok(());
+        }
         // A program may open its own standard streams again by name: they belong to the group.
         let _owner = users::Owner::new(&self.parts.users);
         let null = || self.null.try_clone().map_err(internal("opening /dev/null"));
@@ -101,7 +105,7 @@ impl Server {
             rights: &start.rights,
             streams,
             limits: &start.rlimits,
-            main: matches!(container.phase, Phase::Launching),
+            main: matches!(container.phase, Phase::Launching) || container.waits(),
             report: report_inner,
             single_user: matches!(self.parts.users, Users::Single { .. }),
         };
@@ -230,6 +234,12 @@ impl Server {
                 }
             }
             (false, None) => {
+                if let Some(container) = self.containers.get_mut(&name)
+                    && container.waits()
+                {
+                    container.main = Some(key);
+                    container.had_main = true;
+                }
                 if let Some(connection) = connection {
                     let started = Reply::Started { process: key };
                     self.reply(connection, &started, terminal.into_iter().collect());

@@ -3,7 +3,13 @@
 use crate::protocol::CgroupPlan;
 
 /// The v1 controllers that are used where they are mounted.
-const V1: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "blkio", "devices"];
+const V1: [&str; 7] = [
+    "cpu", "cpuacct", "memory", "pids", "blkio", "devices", FREEZER,
+];
+
+/// The v1 controller that is only of use without a v2 hierarchy, whose every directory can be
+/// frozen.
+pub(crate) const FREEZER: &str = "freezer";
 
 /// Reads the hierarchies from the text of `/proc/self/mountinfo` (proc(5)). Controllers of the v2
 /// hierarchy are not in it and must be added by the caller.
@@ -31,6 +37,9 @@ pub(crate) fn parse(mountinfo: &str, parent: &str) -> CgroupPlan {
                 }
             }
         }
+    }
+    if plan.v2.is_some() {
+        plan.v1.retain(|(name, _)| name != FREEZER);
     }
     plan
 }

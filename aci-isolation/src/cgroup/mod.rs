@@ -6,6 +6,7 @@
 //! `<parent>/_agents`.
 
 pub(crate) mod layout;
+pub(crate) mod meter;
 pub(crate) mod translate;
 pub(crate) mod tree;
 

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::layout::{has, parse};
-use super::translate::{PERIOD, quota, shares, v1, v2, weight};
-use super::tree::{create, directories, field};
+use super::meter::field;
+use super::translate::{PERIOD, io, quota, shares, v1, v2, weight};
+use super::tree::{can_freeze, create, directories};
 use crate::protocol::{Bounds, CgroupPlan};
 
 const HYBRID: &str = "\
@@ -33,6 +34,12 @@ fn hierarchies_are_read_from_mountinfo() {
             "/sys/fs/cgroup/memory/aci/group/web",
         ]
     );
+    // A v2 hierarchy freezes by itself; without one the controller is used.
+    assert!(can_freeze(&plan));
+    let v1 = "40 31 0:37 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n";
+    assert!(can_freeze(&parse(v1, "aci")) && has(&parse(v1, "aci"), "freezer"));
+    assert!(!has(&parse(&format!("{HYBRID}{v1}"), "aci"), "freezer"));
+    assert!(!can_freeze(&parse("", "aci")));
     assert_eq!(parse("", "aci").v2, None);
 }
 
@@ -51,6 +58,7 @@ fn limits_become_values() {
         memory_max: Some(1_500_000_000),
         memory_request: Some(1_000_000_000),
         pids_max: Some(100),
+        io_max: None,
     };
     let two = v2(&bounds, true);
     assert_eq!(value(&two, "cpu.max").as_deref(), Some("150000 100000"));
@@ -112,6 +120,29 @@ fn controllers_are_handed_down_to_leaves() {
 }
 
 #[test]
+fn io_is_bounded_on_each_disk() {
+    let disks = ["8:0".to_owned(), "254:16".to_owned()];
+    let settings = io(&disks, 1 << 20);
+    let values = |file| -> Vec<&str> {
+        let of = settings.iter().filter(|setting| setting.file == file);
+        of.map(|setting| setting.value.as_str()).collect()
+    };
+    assert_eq!(
+        values("io.max"),
+        [
+            "8:0 rbps=1048576 wbps=1048576",
+            "254:16 rbps=1048576 wbps=1048576"
+        ]
+    );
+    for file in [
+        "blkio.throttle.read_bps_device",
+        "blkio.throttle.write_bps_device",
+    ] {
+        assert_eq!(values(file), ["8:0 1048576", "254:16 1048576"]);
+    }
+}
+
+#[test]
 fn fields_are_found_whole() {
     let text = "inactive_file 5\ntotal_inactive_file 7\noom_kill 2\n";
     assert_eq!(field(text, "inactive_file"), Some(5));
@@ -136,7 +167,7 @@ proptest! {
         pids_max in proptest::option::of(any::<u32>()),
     ) {
         let limits = aci_core::size::Limits { cpu_max, cpu_request, memory_max, memory_request, pids_max };
-        let bounds = Bounds { cpu_max, cpu_request, memory_max, memory_request, pids_max };
+        let bounds = Bounds { cpu_max, cpu_request, memory_max, memory_request, pids_max, io_max: None };
         let one = v1(&bounds, false);
         for theirs in aci_core::size::cgroup_v1(&limits) {
             prop_assert_eq!(value(&one, theirs.file), Some(theirs.value), "{}", theirs.file);

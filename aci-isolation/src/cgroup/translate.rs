@@ -125,3 +125,23 @@ pub(crate) fn v1(bounds: &Bounds, reaper: bool) -> Vec<Setting> {
     }
     out
 }
+
+/// The values that bound io on each disk, for either version; the controller tells which.
+pub(crate) fn io(disks: &[String], max: u64) -> Vec<Setting> {
+    let each = |disk: &String| {
+        [
+            setting("io", "io.max", format!("{disk} rbps={max} wbps={max}")),
+            setting(
+                "blkio",
+                "blkio.throttle.read_bps_device",
+                format!("{disk} {max}"),
+            ),
+            setting(
+                "blkio",
+                "blkio.throttle.write_bps_device",
+                format!("{disk} {max}"),
+            ),
+        ]
+    };
+    disks.iter().flat_map(each).collect()
+}

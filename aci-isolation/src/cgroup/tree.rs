@@ -1,13 +1,12 @@
 //! Making, filling, reading and removing cgroup directories.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::translate;
+use super::{layout, translate};
 use crate::protocol::{Bounds, CgroupPlan};
 
 /// The cgroup of all agents; no sandbox id contains an underscore.
@@ -49,7 +48,9 @@ pub(crate) fn create(
         fs::create_dir_all(&directory).map_err(|e| context(e, &directory))?;
     }
     let mut settings = Vec::new();
-    for setting in translate::v1(bounds, reaper) {
+    let io = bounds.io_max.filter(|_| reaper);
+    let io = io.map_or_else(Vec::new, |max| translate::io(&plan.disks, max));
+    for setting in translate::v1(bounds, reaper).into_iter().chain(io.clone()) {
         if let Some((_, point)) = plan.v1.iter().find(|(name, _)| name == setting.controller) {
             settings.push((Path::new(point).join(&plan.parent).join(path), setting));
         }
@@ -65,7 +66,7 @@ pub(crate) fn create(
                 delegate(plan, &directory);
             }
         }
-        for setting in translate::v2(bounds, reaper) {
+        for setting in translate::v2(bounds, reaper).into_iter().chain(io) {
             if plan
                 .v2_controllers
                 .iter()
@@ -114,6 +115,14 @@ pub(crate) fn is_v2(plan: &CgroupPlan, directory: &Path) -> bool {
 /// Lets the children of a v2 directory have its controllers; what cannot be had is found out when
 /// a limit is set.
 fn delegate(plan: &CgroupPlan, directory: &Path) {
+    // In the hybrid form there is nothing to hand down, and each look costs a start its time.
+    if !plan
+        .v2_controllers
+        .iter()
+        .any(|have| WANTED.contains(&have.as_str()))
+    {
+        return;
+    }
     let control = directory.join("cgroup.subtree_control");
     let present = fs::read_to_string(&control).unwrap_or_default();
     for name in WANTED {
@@ -145,6 +154,69 @@ pub(crate) fn kill(plan: &CgroupPlan, path: &str) {
         for pid in members(&directory) {
             let _ = crate::sys::kill(pid, 9);
         }
+    }
+}
+
+/// Where a cgroup path is frozen: the file, what to write for frozen and thawed, and where to read
+/// that it is so (cgroup-v2.rst, `cgroup.freeze`; cgroup-v1/freezer-subsystem.rst).
+fn freezer(plan: &CgroupPlan, path: &str) -> Option<Freezer> {
+    if let Some(point) = &plan.v2 {
+        let directory = Path::new(point).join(&plan.parent).join(path);
+        return Some(Freezer {
+            file: directory.join("cgroup.freeze"),
+            values: ["0", "1"],
+            told: directory.join("cgroup.events"),
+            lines: ["frozen 0", "frozen 1"],
+        });
+    }
+    let (_, point) = plan.v1.iter().find(|(name, _)| name == layout::FREEZER)?;
+    let file = Path::new(point)
+        .join(&plan.parent)
+        .join(path)
+        .join("freezer.state");
+    Some(Freezer {
+        told: file.clone(),
+        file,
+        values: ["THAWED", "FROZEN"],
+        lines: ["THAWED", "FROZEN"],
+    })
+}
+
+struct Freezer {
+    file: PathBuf,
+    values: [&'static str; 2],
+    told: PathBuf,
+    lines: [&'static str; 2],
+}
+
+/// Whether this machine's cgroups can be frozen.
+pub(crate) fn can_freeze(plan: &CgroupPlan) -> bool {
+    freezer(plan, "").is_some()
+}
+
+/// Freezes or thaws everything below a cgroup path and waits until it is so, at most as long as
+/// given. Blocks.
+pub(crate) fn freeze(
+    plan: &CgroupPlan,
+    path: &str,
+    frozen: bool,
+    patience: Duration,
+) -> io::Result<()> {
+    let Some(freezer) = freezer(plan, path) else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let which = usize::from(frozen);
+    fs::write(&freezer.file, freezer.values[which]).map_err(|e| context(e, &freezer.file))?;
+    let begun = Instant::now();
+    loop {
+        let text = fs::read_to_string(&freezer.told).map_err(|e| context(e, &freezer.told))?;
+        if text.lines().any(|line| line == freezer.lines[which]) {
+            return Ok(());
+        }
+        if begun.elapsed() > patience {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -216,161 +288,7 @@ pub(crate) fn remove_parents(plan: &CgroupPlan) {
             if !parent.exists() {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-/// The files of one container's cgroup, kept open: reading them again costs one call each.
-#[derive(Debug, Default)]
-pub(crate) struct Meter {
-    files: BTreeMap<&'static str, File>,
-    v2: bool,
-}
-
-/// What a [`Meter`] reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reading {
-    pub(crate) cpu_micros: u64,
-    pub(crate) memory: u64,
-    pub(crate) peak: Option<u64>,
-    pub(crate) pids: u64,
-    pub(crate) io: Option<(u64, u64)>,
-}
-
-impl Meter {
-    /// Opens what there is of a cgroup path. `None` if neither CPU nor memory can be measured.
-    pub(crate) fn open(plan: &CgroupPlan, path: &str) -> Option<Self> {
-        let mut meter = Self::default();
-        let v1 = |controller: &str| {
-            plan.v1
-                .iter()
-                .find(|(name, _)| name == controller)
-                .map(|(_, point)| Path::new(point).join(&plan.parent).join(path))
-        };
-        let v2 = plan
-            .v2
-            .as_ref()
-            .map(|point| Path::new(point).join(&plan.parent).join(path));
-        meter.v2 = plan.v2_controllers.iter().any(|name| name == "memory");
-        let mut add = |key: &'static str, directory: Option<&PathBuf>, file: &str| {
-            if let Some(directory) = directory
-                && let Ok(open) = File::open(directory.join(file))
-            {
-                meter.files.insert(key, open);
-            }
-        };
-        add("cpuacct.usage", v1("cpuacct").as_ref(), "cpuacct.usage");
-        add("cpu.stat", v2.as_ref(), "cpu.stat");
-        let (pids, blkio) = (v1("pids"), v1("blkio"));
-        add("pids", pids.as_ref().or(v2.as_ref()), "pids.current");
-        if let Some(memory) = v1("memory") {
-            add("usage", Some(&memory), "memory.usage_in_bytes");
-            add("stat", Some(&memory), "memory.stat");
-            add("peak", Some(&memory), "memory.max_usage_in_bytes");
-            add("oom", Some(&memory), "memory.oom_control");
-        } else {
-            add("usage", v2.as_ref(), "memory.current");
-            add("stat", v2.as_ref(), "memory.stat");
-            add("peak", v2.as_ref(), "memory.peak");
-            add("oom", v2.as_ref(), "memory.events");
-        }
-        match blkio {
-            Some(directory) => add("blkio", Some(&directory), "blkio.throttle.io_service_bytes"),
-            None => add("io.stat", v2.as_ref(), "io.stat"),
-        }
-        let enough = meter.files.contains_key("usage")
-            && (meter.files.contains_key("cpuacct.usage") || meter.files.contains_key("cpu.stat"));
-        enough.then_some(meter)
-    }
-
-    fn text(&self, key: &str) -> Option<String> {
-        let file = self.files.get(key)?;
-        let mut buffer = [0; 16 * 1024];
-        let read = file.read_at(&mut buffer, 0).ok()?;
-        Some(String::from_utf8_lossy(&buffer[..read]).into_owned())
-    }
-
-    fn number(&self, key: &str) -> Option<u64> {
-        self.text(key)?.trim().parse().ok()
-    }
-
-    /// How often the out-of-memory killer acted here since the cgroup was made.
-    pub(crate) fn oom_kills(&self) -> u64 {
-        self.text("oom")
-            .and_then(|text| field(&text, "oom_kill"))
-            .unwrap_or(0)
-    }
-
-    /// What the cgroup uses now; `None` when it has been removed.
-    pub(crate) fn read_if_there(&self) -> Option<Reading> {
-        let mut byte = [0; 1];
-        self.files.get("usage")?.read_at(&mut byte, 0).ok()?;
-        Some(self.read())
-    }
-
-    /// What the cgroup uses now.
-    pub(crate) fn read(&self) -> Reading {
-        let stat = self.text("stat").unwrap_or_default();
-        let inactive = field(&stat, "total_inactive_file")
-            .or_else(|| field(&stat, "inactive_file"))
-            .unwrap_or(0);
-        let cpu_micros = match self.number("cpuacct.usage") {
-            Some(nanos) => nanos / 1000,
-            None => self
-                .text("cpu.stat")
-                .and_then(|text| field(&text, "usage_usec"))
-                .unwrap_or(0),
-        };
-        Reading {
-            cpu_micros,
-            memory: self.number("usage").unwrap_or(0).saturating_sub(inactive),
-            peak: self.number("peak"),
-            // The container's own init is not the user's.
-            pids: self.number("pids").unwrap_or(0).saturating_sub(1),
-            io: self
-                .text("blkio")
-                .map(|text| io_v1(&text))
-                .or_else(|| self.text("io.stat").map(|text| io_v2(&text))),
-        }
-    }
-}
-
-/// The number after a name at the beginning of a line.
-pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| {
-        let (key, value) = line.split_once(' ')?;
-        (key == name).then(|| value.trim().parse().ok())?
-    })
-}
-
-/// `8:0 Read 4096` lines of `blkio.throttle.io_service_bytes`, summed over devices.
-fn io_v1(text: &str) -> (u64, u64) {
-    let mut sum = (0u64, 0u64);
-    for line in text.lines() {
-        let mut words = line.split_whitespace().skip(1);
-        let (kind, value) = (
-            words.next(),
-            words.next().and_then(|v| v.parse::<u64>().ok()),
-        );
-        match (kind, value) {
-            (Some("Read"), Some(value)) => sum.0 = sum.0.saturating_add(value),
-            (Some("Write"), Some(value)) => sum.1 = sum.1.saturating_add(value),
-            _ => {}
-        }
-    }
-    sum
-}
-
-/// `8:0 rbytes=1 wbytes=2 ...` lines of `io.stat`, summed over devices.
-fn io_v2(text: &str) -> (u64, u64) {
-    let mut sum = (0u64, 0u64);
-    for word in text.split_whitespace() {
-        match word.split_once('=') {
-            Some(("rbytes", value)) => sum.0 = sum.0.saturating_add(value.parse().unwrap_or(0)),
-            Some(("wbytes", value)) => sum.1 = sum.1.saturating_add(value.parse().unwrap_or(0)),
-            _ => {}
-        }
-    }
-    sum
 }

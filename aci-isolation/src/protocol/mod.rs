@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 use crate::devices::{Gate, Rule};
 
 /// Grows with every change that an older side would misread.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Bytes that may be secret: never printed, wiped when dropped.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub(crate) struct Bounds {
     pub(crate) memory_max: Option<u64>,
     pub(crate) memory_request: Option<u64>,
     pub(crate) pids_max: Option<u32>,
+    /// Bytes a second that are read from, and written to, each disk.
+    pub(crate) io_max: Option<u64>,
 }
 
 /// Where this machine's cgroups are; see `cgroup::Layout`.
@@ -53,6 +55,8 @@ pub(crate) struct CgroupPlan {
     pub(crate) v1: Vec<(String, String)>,
     /// How devices are held back.
     pub(crate) devices: Gate,
+    /// `major:minor` of the host's disks.
+    pub(crate) disks: Vec<String>,
     /// Path below each mount point under which sandboxes are made, without leading slash.
     pub(crate) parent: String,
 }
@@ -149,6 +153,17 @@ pub(crate) enum Layer {
     Erofs(String),
 }
 
+/// Where a root file system is written to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Upper {
+    /// Nowhere.
+    None,
+    /// Upper and work directory.
+    Directory(String, String),
+    /// In memory that counts as the container's, and goes with it.
+    Memory,
+}
+
 /// What to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Program {
@@ -194,8 +209,7 @@ pub(crate) struct Start {
     pub(crate) attempt: u32,
     /// Topmost first.
     pub(crate) layers: Vec<Layer>,
-    /// Upper and work directory.
-    pub(crate) upper: Option<(String, String)>,
+    pub(crate) upper: Upper,
     pub(crate) program: Program,
     /// Volume, path, read-only.
     pub(crate) mounts: Vec<(String, String, bool)>,
@@ -239,7 +253,7 @@ pub(crate) enum Request {
         seen: Option<u64>,
     },
     Stats,
-    /// Answered by [`Reply::Dialed`] with a socket whose connection is on its way.
+    /// Answered by [`Reply::Dialed`] with the socket when it is connected.
     Dial {
         ip: std::net::IpAddr,
         port: u16,
@@ -253,6 +267,15 @@ pub(crate) enum Request {
     Files {
         volume: String,
         files: Vec<(String, Hidden)>,
+    },
+    /// Shows a layer, or a directory with all that is mounted in it, to a running container that
+    /// shows it on: a name in its directory `/share`. What is there already stays.
+    Share {
+        container: String,
+        layer: Layer,
+        name: String,
+        deep: bool,
+        read_only: bool,
     },
 }
 
@@ -285,6 +308,8 @@ pub(crate) struct Usage {
     pub(crate) peak: Option<u64>,
     pub(crate) pids: u64,
     pub(crate) io: Option<(u64, u64)>,
+    /// Microseconds of waiting for CPU, memory and io.
+    pub(crate) pressure: Option<(u64, u64, u64)>,
     pub(crate) exact: bool,
 }
 

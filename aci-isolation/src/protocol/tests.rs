@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::frame::{Decoder, HEADER, MAX, Malformed, encode};
-use super::{Exit, Failure, Hidden, Kind, Program, Reply, Request, Rights, Start, Status};
+use super::{Exit, Failure, Hidden, Kind, Program, Reply, Request, Rights, Start, Status, Upper};
 
 fn hidden() -> impl Strategy<Value = Hidden> {
     prop::collection::vec(any::<u8>(), 0..300).prop_map(Hidden)
@@ -56,7 +56,7 @@ fn request() -> impl Strategy<Value = Request> {
                     name,
                     attempt: 3,
                     layers: Vec::new(),
-                    upper: Some(("/u".into(), "/w".into())),
+                    upper: Upper::Directory("/u".into(), "/w".into()),
                     program,
                     mounts: vec![("v".into(), "/p".into(), true)],
                     files,

@@ -1,8 +1,11 @@
 //! The ledger's journal on disk: a file of lines, each a checksum and a record.
 //!
-//! A line is added and synced before the kernel hears of what it intends. A line that a crash cut
-//! off is the last one and has no end; it is dropped. Any other damage is an error. Opening rewrites the file
-//! (new file, sync, rename, sync of the directory), so it stays short.
+//! A line is written before the kernel hears of what it intends. It is not synced: lines tell of the
+//! kernel's state, which a crash of the machine ends too, and a crash of the program loses nothing that
+//! was written. So the lines of another boot are not even read; in those of this one, a line that a
+//! crash cut off is the last one and has no end, and is dropped. Any other damage is an error. Opening
+//! rewrites the file (new file, sync, rename, sync of the directory), so it stays short and its first
+//! line outlives the machine's crash.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -83,8 +86,8 @@ fn read_line(line: &str) -> Option<Line> {
         .flatten()
 }
 
-/// Reads the content of a journal file.
-fn read(content: &[u8], path: &Path) -> Result<Option<Content>> {
+/// Reads the content of a journal file; records of this boot only.
+fn read(content: &[u8], path: &Path, boot: &str) -> Result<Option<Content>> {
     let corrupt = |number: usize, what: &str| {
         Error::new(
             ErrorKind::Corrupt,
@@ -117,6 +120,9 @@ fn read(content: &[u8], path: &Path) -> Result<Option<Content>> {
                     )
                     .on(path.display()));
                 }
+                if found.boot != boot {
+                    return Ok(Some((found, Vec::new())));
+                }
                 header = Some(found);
             }
             Some(Line::Record(record)) if header.is_some() => records.push(record),
@@ -128,9 +134,13 @@ fn read(content: &[u8], path: &Path) -> Result<Option<Content>> {
 }
 
 impl Journal {
-    /// Opens the journal of a state directory, which is made if missing, and reads it. Waits for
-    /// another program to let go of the directory, but not longer than `patience`.
-    pub(crate) fn open(directory: &Path, patience: Duration) -> Result<(Self, Option<Content>)> {
+    /// Opens the journal of a state directory, which is made if missing, and reads what it tells of
+    /// this boot. Waits for another program to let go of the directory, but not longer than `patience`.
+    pub(crate) fn open(
+        directory: &Path,
+        patience: Duration,
+        boot: &str,
+    ) -> Result<(Self, Option<Content>)> {
         fs::create_dir_all(directory)
             .map_err(|e| failed("make the state directory", directory, e))?;
         let lock_path = directory.join("lock");
@@ -165,7 +175,7 @@ impl Journal {
                 let mut content = Vec::new();
                 file.read_to_end(&mut content)
                     .map_err(|e| failed("read the journal", &path, e))?;
-                read(&content, &path)?
+                read(&content, &path, boot)?
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("open the journal", &path, error)),
@@ -203,10 +213,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds records. With `sync` they are on the disk when this returns; without it they outlive
-    /// this program but perhaps not the machine, which is enough for what only tells of the kernel's
-    /// state.
-    pub(crate) fn append(&mut self, records: &[Record], sync: bool) -> Result<()> {
+    /// Adds records; they outlive this program.
+    pub(crate) fn append(&mut self, records: &[Record]) -> Result<()> {
         let mut content = Vec::new();
         for record in records {
             write_line(&mut content, &Line::Record(record.clone()))?;
@@ -221,10 +229,7 @@ impl Journal {
             .on(path.display())
             .hint("free space on its disk and open the network again")
         })?;
-        let result = file
-            .write_all(&content)
-            .and_then(|()| if sync { file.sync_data() } else { Ok(()) });
-        if let Err(error) = result {
+        if let Err(error) = file.write_all(&content) {
             // A line may be half written; nothing may follow it.
             self.file = None;
             return Err(failed("add to the journal", &path, error));
@@ -263,27 +268,44 @@ mod tests {
     #[test]
     fn what_was_added_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut journal, found) = Journal::open(dir.path(), Duration::ZERO).unwrap();
+        let (mut journal, found) = Journal::open(dir.path(), Duration::ZERO, "b").unwrap();
         assert!(found.is_none());
         journal.rewrite(&header(), records(2)).unwrap();
-        journal.append(&records(3)[2..], true).unwrap();
-        let busy = Journal::open(dir.path(), Duration::ZERO).unwrap_err();
+        journal.append(&records(3)[2..]).unwrap();
+        let busy = Journal::open(dir.path(), Duration::ZERO, "b").unwrap_err();
         assert_eq!(busy.kind(), ErrorKind::Conflict);
         drop(journal);
-        let (_journal, found) = Journal::open(dir.path(), Duration::ZERO).unwrap();
+        let (_journal, found) = Journal::open(dir.path(), Duration::ZERO, "b").unwrap();
         assert_eq!(found, Some((header(), records(3))));
     }
 
     #[test]
     fn another_form_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut journal, _) = Journal::open(dir.path(), Duration::ZERO).unwrap();
+        let (mut journal, _) = Journal::open(dir.path(), Duration::ZERO, "b").unwrap();
         let mut newer = header();
         newer.version = VERSION + 1;
         journal.rewrite(&newer, Vec::new()).unwrap();
         drop(journal);
-        let error = Journal::open(dir.path(), Duration::ZERO).unwrap_err();
+        let error = Journal::open(dir.path(), Duration::ZERO, "b").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+
+    /// The machine crashed: what was not on the disk yet may be anything.
+    #[test]
+    fn lines_of_another_boot_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |boot| Journal::open(dir.path(), Duration::ZERO, boot);
+        let (mut journal, _) = open("b").unwrap();
+        journal.rewrite(&header(), records(2)).unwrap();
+        drop(journal);
+        let path = dir.path().join("journal");
+        let mut content = fs::read(&path).unwrap();
+        content.extend_from_slice(&[0; 100]);
+        content.push(b'\n');
+        fs::write(&path, content).unwrap();
+        assert_eq!(open("b").unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(open("c").unwrap().1, Some((header(), Vec::new())));
     }
 
     proptest! {
@@ -299,7 +321,7 @@ mod tests {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
             let end = first + ((content.len() - first) as f64 * cut) as usize;
             let whole = content[first..end].iter().filter(|b| **b == b'\n').count();
-            let found = read(&content[..end], Path::new("x")).unwrap();
+            let found = read(&content[..end], Path::new("x"), "b").unwrap();
             prop_assert_eq!(found, Some((header(), records(whole))));
         }
 
@@ -313,7 +335,7 @@ mod tests {
             }
             let at = place.index(content.len());
             content[at] ^= flip;
-            if let Ok(Some((read_header, read_records))) = read(&content, Path::new("x")) {
+            if let Ok(Some((read_header, read_records))) = read(&content, Path::new("x"), "b") {
                 prop_assert_eq!(read_header, header());
                 let all = records(n);
                 prop_assert_eq!(&read_records[..], &all[..read_records.len()]);

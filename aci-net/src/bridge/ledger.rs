@@ -215,6 +215,7 @@ impl Ledger {
                 "{} groups of this host have a network, which is the most that are allowed",
                 self.entries.len()
             ))
+            .code("ContainerGroupQuotaReached")
             .hint("delete a group, or open the network with a larger `max_groups`"));
         }
         let wanted = wish.subnet.prefixes().len();
@@ -225,6 +226,7 @@ impl Ledger {
             return Err(full(format!(
                 "{used} addresses of virtual network '{name}' are in use, which is the most that are allowed"
             ))
+            .code("SubnetIsFull")
             .hint("delete a group, or open the network with a larger `max_addresses`"));
         }
         for port in &wish.published {

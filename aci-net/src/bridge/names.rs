@@ -4,19 +4,31 @@
 use aci_core::id::SandboxId;
 use sha2::{Digest, Sha256};
 
-use crate::netlink::route::{OWN_PROTOCOL, Route};
+use crate::ipam::Family;
+use crate::netlink::route::{Link, OWN_PROTOCOL, Route};
 
 /// Marks groups of links that are in use.
-const GROUP_LIVE: u32 = 0x6100_0000;
+pub(super) const GROUP_LIVE: u32 = 0x6100_0000;
+/// The bits that tell what a group of links is; the others tell whose.
+pub(super) const GROUP_KIND: u32 = 0xff00_0000;
 /// Marks groups of links that are about to be deleted.
 const GROUP_DOOMED: u32 = 0x6200_0000;
 /// What every name of ours begins with.
 const STEM: &str = "aci";
+/// What the name of the bridge begins with.
+const ANCHOR: &str = "aci-gw";
 
 /// Names and tags of one driver over one state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Names {
     instance: String,
+}
+
+const fn uplink_mark(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "v4:",
+        Family::V6 => "v6:",
+    }
 }
 
 fn digest(parts: &[&str]) -> [u8; 32] {
@@ -58,10 +70,7 @@ impl Names {
 
     /// The bridge that holds the gateways' addresses.
     pub(crate) fn anchor(&self) -> String {
-        format!(
-            "{STEM}-gw{}",
-            hex(&digest(&[&self.instance, "anchor"])[..4])
-        )
+        format!("{ANCHOR}{}", hex(&digest(&[&self.instance, "anchor"])[..4]))
     }
 
     /// The name of the firewall's table.
@@ -114,9 +123,32 @@ impl Names {
         format!("aci-net {} {sandbox}", self.instance)
     }
 
-    /// The alias of the bridge.
-    pub(crate) fn anchor_alias(&self) -> String {
-        format!("aci-net {} gateway", self.instance)
+    /// The alias of the bridge. It tells other programs like this one which links of the host forward
+    /// for our groups, so that who closes last switches that off.
+    pub(crate) fn anchor_alias(&self, uplinks: &[(Family, String)]) -> String {
+        let mut alias = format!("aci-net {} gateway", self.instance);
+        for (family, link) in uplinks {
+            let word = format!(" {}{link}", uplink_mark(*family));
+            // The kernel keeps 255 bytes.
+            if alias.len() + word.len() <= 255 {
+                alias.push_str(&word);
+            }
+        }
+        alias
+    }
+
+    /// The links that the alias of another one's bridge tells of; none for other links.
+    pub(crate) fn uplinks_of_other(&self, link: &Link) -> Vec<(Family, String)> {
+        let is_other = link.group & GROUP_KIND == GROUP_LIVE && link.group != self.live_group();
+        if !is_other || !link.name.starts_with(ANCHOR) {
+            return Vec::new();
+        }
+        let words = link.alias.split(' ');
+        let of = |word: &str| {
+            let mut families = Family::BOTH.into_iter();
+            families.find_map(|f| Some((f, word.strip_prefix(uplink_mark(f))?.to_owned())))
+        };
+        words.filter_map(of).collect()
     }
 
     /// Whether a link is ours: its group is, and its name begins as ours do. The alias cannot tell,
@@ -130,6 +162,30 @@ impl Names {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn one_network_reads_which_links_another_one_uses() {
+        let (names, other) = (
+            Names::new("0123456789abcdef"),
+            Names::new("fedcba9876543210"),
+        );
+        let uplinks = vec![
+            (Family::V4, "eth0".to_owned()),
+            (Family::V6, "br-lan,1".to_owned()),
+        ];
+        let link = Link {
+            name: names.anchor(),
+            group: names.live_group(),
+            alias: names.anchor_alias(&uplinks),
+            ..Link::default()
+        };
+        assert_eq!(other.uplinks_of_other(&link), uplinks);
+        assert_eq!(names.uplinks_of_other(&link), []);
+        let stranger = Link { group: 0, ..link };
+        assert_eq!(other.uplinks_of_other(&stranger), []);
+        let many: Vec<_> = (0..99).map(|i| (Family::V4, format!("eth{i}"))).collect();
+        assert!(names.anchor_alias(&many).len() <= 255);
+    }
 
     #[test]
     fn names_fit_the_kernel_and_differ() {

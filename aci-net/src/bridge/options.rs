@@ -207,8 +207,8 @@ impl BridgeOptions {
 
     /// The addresses of the host on which the ports of groups with `ipAddress.type: Public` are
     /// published; `0.0.0.0` and `::` for all. None by default: then groups with the same port stand side by
-    /// side, each reached by its own address. Port 53 can be published on a single address only: the
-    /// network's own name server answers on the gateways, which are addresses of the host too.
+    /// side, each reached by its own address. Port 53 of the gateways' addresses stays with the network's
+    /// own name server ([`names`](Self::names)).
     #[must_use]
     pub fn publish_on(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         self.publish_on = addresses.into_iter().collect();

@@ -9,6 +9,9 @@ use super::ledger::Entry;
 use super::names::Names;
 use crate::ipam::Family;
 
+/// `IPPROTO_UDP`.
+const UDP: u8 = 17;
+
 /// The elements of an entry; `guards` tells which public addresses the host answers for only on
 /// behalf of groups.
 pub(super) fn elements(entry: &Entry, names: &Names, guards: impl Fn(&IpAddr) -> bool) -> Elements {
@@ -41,10 +44,16 @@ pub(super) fn elements(entry: &Entry, names: &Names, guards: impl Fn(&IpAddr) ->
 }
 
 /// The published ports of an entry and the address that each leads to.
-pub(super) fn ports(entry: &Entry) -> impl Iterator<Item = (PortKey, IpAddr)> + '_ {
+fn ports(entry: &Entry) -> impl Iterator<Item = (PortKey, IpAddr)> + '_ {
     entry.attachment.published.iter().filter_map(|port| {
         let mut own = entry.attachment.addresses.iter().map(IpNet::addr);
         let to = own.find(|a| a.is_ipv4() == port.address.is_ipv4())?;
         Some((PortKey::of(port), to))
     })
+}
+
+/// Those of its ports to which a flow may go on that was begun when they led elsewhere. TCP is not
+/// among them: what begins a connection anew replaces what the kernel knew of it.
+pub(super) fn followed_ports(entry: &Entry) -> impl Iterator<Item = (PortKey, IpAddr)> + '_ {
+    ports(entry).filter(|(key, _)| key.protocol == UDP)
 }

@@ -1,8 +1,9 @@
-//! The thread that removes links. The kernel waits for its readers (8 to 50 ms) whenever links are
-//! removed, so this must not happen where attachments are made; and what has queued up meanwhile is
-//! removed as one act.
+//! The thread that removes links and lets the kernel forget connections. The kernel waits for its
+//! readers (8 to 50 ms) whenever links are removed, and walks its whole table (some milliseconds) to
+//! tell which connections there are, so neither must happen where attachments are made; and what has
+//! queued up meanwhile is removed as one act.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -10,6 +11,7 @@ use std::thread;
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
 
+use super::firewall::PortKey;
 use super::flows::Flows;
 use super::host::{Doomed, PROTOCOL, remove};
 use super::names::Names;
@@ -19,13 +21,15 @@ use crate::netlink::{Refusal, Socket};
 
 const OPEN: &str = "network.open";
 
-/// What is to be removed for some sandboxes.
+/// What is to be removed for some sandboxes, or forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Job {
     pub(super) sandboxes: Vec<SandboxId>,
     pub(super) doomed: Doomed,
     /// Addresses whose connections are to be forgotten.
     pub(super) addresses: BTreeSet<IpAddr>,
+    /// Ports with those whom they lead to now; what leads elsewhere is to be forgotten.
+    pub(super) ports: BTreeMap<PortKey, IpAddr>,
 }
 
 /// The way to the thread; it ends with this value.
@@ -82,11 +86,25 @@ impl Thread {
                 job.sandboxes.extend(more.sandboxes);
                 job.doomed.extend(more.doomed);
                 job.addresses.extend(more.addresses);
+                job.ports.extend(more.ports);
+            }
+            if !job.ports.is_empty() {
+                self.step("forget.ports");
+                self.flows.of_ports(&job.ports);
+            }
+            if job.sandboxes.is_empty() {
+                continue;
             }
             let result = self.work(&job);
             if back.send(Command::Swept(job.sandboxes, result)).is_err() {
                 return;
             }
+        }
+    }
+
+    fn step(&self, name: &'static str) {
+        if let Some(step) = self.step {
+            step(name);
         }
     }
 
@@ -98,7 +116,7 @@ impl Thread {
             }
         };
         remove(&mut self.socket, &self.names, &job.doomed, &step)?;
-        step("forget");
+        self.step("forget");
         self.flows.of_addresses(&job.addresses);
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! The links by which the host is reached from outside: forwarding is switched on there while groups
-//! are attached, and only if it was off.
+//! are attached, and only if it was off. Programs with networks of their own share it: each tells the
+//! others what it uses, and who closes last switches it off.
 
 use std::path::PathBuf;
 
 use aci_core::error::Result;
 
-use super::host::Host;
+use super::host::{DETACH, Host};
 use crate::error::refused;
 use crate::ipam::Family;
 use crate::netlink::route::{self, Ipv4Setting, Link};
@@ -43,7 +44,8 @@ fn forwards(family: Family, link: &Link) -> bool {
 }
 
 impl Host {
-    /// The links of the default routes and those that are named, with forwarding off.
+    /// The links of the default routes and those that are named, with forwarding off, or switched on
+    /// by another program like this one.
     pub(super) fn closed_uplinks(
         &mut self,
         family: Family,
@@ -59,8 +61,38 @@ impl Host {
             })
         };
         let mut links = self.links(ATTACH)?;
-        links.retain(|l| (named.contains(&l.name) || is_default(l)) && !forwards(family, l));
+        let shared = self.uplinks_of_others(&links);
+        links.retain(|l| {
+            let wanted = named.contains(&l.name) || is_default(l);
+            wanted && (!forwards(family, l) || shared.contains(&(family, l.name.clone())))
+        });
         Ok(links.into_iter().map(|l| l.name).collect())
+    }
+
+    fn uplinks_of_others(&self, links: &[Link]) -> Vec<(Family, String)> {
+        let all = links.iter();
+        all.flat_map(|l| self.names().uplinks_of_other(l)).collect()
+    }
+
+    /// Switches forwarding off on these links, but where another program needs it.
+    pub(super) fn release_uplinks(&mut self, uplinks: &[(Family, String)]) -> Result<()> {
+        if uplinks.is_empty() {
+            return Ok(());
+        }
+        self.declare(Vec::new())?;
+        let links = self.links(DETACH)?;
+        let shared = self.uplinks_of_others(&links);
+        let own: Vec<_> = uplinks.iter().filter(|u| !shared.contains(u)).collect();
+        for (family, name) in &own {
+            self.forward_from(*family, std::slice::from_ref(name), false)?;
+        }
+        // One that came meanwhile has found it on, and relies on it.
+        let links = self.links(DETACH)?;
+        let late = self.uplinks_of_others(&links);
+        for (family, name) in own.into_iter().filter(|u| late.contains(u)) {
+            self.forward_from(*family, std::slice::from_ref(name), true)?;
+        }
+        Ok(())
     }
 
     /// The indexes of those of these links that are there.

@@ -18,7 +18,7 @@ mod zone;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
@@ -33,7 +33,7 @@ pub(crate) const DEFAULT_ZONE: &str = "aci.internal";
 pub(crate) const PORT: u16 = 53;
 
 /// What the server answers from at the moment.
-type Shared = Arc<RwLock<Arc<Zone>>>;
+type Shared = Arc<RwLock<Zone>>;
 
 /// How the server is to work.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl Server {
         let zone = Zone::new(&settings.zone, Vec::new(), Vec::new(), Vec::new());
         Self {
             settings,
-            shared: Arc::new(RwLock::new(Arc::new(zone))),
+            shared: Arc::new(RwLock::new(zone)),
             running: None,
         }
     }
@@ -128,18 +128,42 @@ impl Server {
         self.running = None;
     }
 
-    /// Answers from this from now on.
+    /// Answers from this from now on; without anybody it ends.
     pub(crate) fn publish(
-        &self,
+        &mut self,
         ranges: Vec<ipnet::IpNet>,
         gateways: Vec<IpAddr>,
         members: Vec<Member>,
     ) {
         let zone = Zone::new(&self.settings.zone, ranges, gateways, members);
-        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(zone);
+        if zone.is_empty() {
+            self.stop();
+        }
+        *self.zone() = zone;
+    }
+
+    /// Answers for these too.
+    pub(crate) fn add(&self, members: impl IntoIterator<Item = Member>) {
+        let mut zone = self.zone();
+        members.into_iter().for_each(|member| zone.add(member));
+    }
+
+    /// Answers no more for the groups with these first addresses; without anybody it ends.
+    pub(crate) fn remove(&mut self, firsts: impl IntoIterator<Item = IpAddr>) {
+        let mut zone = self.zone();
+        firsts.into_iter().for_each(|first| zone.remove(first));
+        let nobody = zone.is_empty();
+        drop(zone);
+        if nobody {
+            self.stop();
+        }
+    }
+
+    fn zone(&self) -> std::sync::RwLockWriteGuard<'_, Zone> {
+        self.shared.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn current(shared: &Shared) -> Arc<Zone> {
-    Arc::clone(&shared.read().unwrap_or_else(PoisonError::into_inner))
+fn current(shared: &Shared) -> RwLockReadGuard<'_, Zone> {
+    shared.read().unwrap_or_else(PoisonError::into_inner)
 }

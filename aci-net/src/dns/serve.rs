@@ -185,7 +185,8 @@ impl State {
                 continue;
             }
             let limit = udp_limit(packet);
-            match judge(packet, sender, &current(&self.shared)) {
+            let verdict = judge(packet, sender, &current(&self.shared));
+            match verdict {
                 Verdict::Drop => {}
                 Verdict::Reply(reply) => {
                     metrics::counter!("aci_net_names_total", "by" => "us").increment(1);
@@ -246,7 +247,8 @@ impl State {
             if !self.rates.borrow_mut().allow(sender, Instant::now()) {
                 return;
             }
-            let reply = match judge(&packet, sender, &current(&self.shared)) {
+            let verdict = judge(&packet, sender, &current(&self.shared));
+            let reply = match verdict {
                 Verdict::Drop => return,
                 Verdict::Reply(reply) => reply,
                 Verdict::Forward(ask) => self.forward(sender, &ask).await,

@@ -1,4 +1,5 @@
-//! Which names there are: a value that is made anew whenever a group comes or goes.
+//! Which names there are: a value to which groups are added and from which they are taken, so that
+//! this takes as long with 250 groups as with one.
 //!
 //! | name | who sees it |
 //! |---|---|
@@ -7,7 +8,7 @@
 //! | `<group>.<resource group>.groups.<zone>` | groups of the same subscription, and the host |
 //! | `<address>.in-addr.arpa`, `.ip6.arpa` | everybody |
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use hickory_proto::rr::Name;
@@ -54,9 +55,11 @@ pub(crate) struct Zone {
     apex: String,
     ranges: Vec<IpNet>,
     gateways: Vec<IpAddr>,
-    members: Vec<Member>,
-    by_address: HashMap<IpAddr, usize>,
-    by_label: HashMap<String, usize>,
+    /// By the first address of each.
+    members: BTreeMap<IpAddr, Member>,
+    /// Every address, with the first one of who has it.
+    by_address: HashMap<IpAddr, IpAddr>,
+    by_label: HashMap<String, IpAddr>,
 }
 
 impl Zone {
@@ -68,21 +71,48 @@ impl Zone {
         gateways: Vec<IpAddr>,
         members: Vec<Member>,
     ) -> Self {
-        let numbered = || members.iter().enumerate();
-        let by_address = numbered()
-            .flat_map(|(at, member)| member.addresses.iter().map(move |a| (*a, at)))
-            .collect();
-        let by_label = numbered()
-            .filter_map(|(at, member)| Some((member.fqdn.as_ref()?.to_ascii_lowercase(), at)))
-            .collect();
-        Self {
+        let mut zone = Self {
             apex: apex.trim_end_matches('.').to_ascii_lowercase(),
             ranges,
             gateways,
-            by_address,
-            by_label,
-            members,
+            members: BTreeMap::new(),
+            by_address: HashMap::new(),
+            by_label: HashMap::new(),
+        };
+        members.into_iter().for_each(|member| zone.add(member));
+        zone
+    }
+
+    /// Adds a group; one without an address cannot be found.
+    pub(crate) fn add(&mut self, member: Member) {
+        let Some(first) = member.addresses.first().copied() else {
+            return;
+        };
+        for address in &member.addresses {
+            self.by_address.insert(*address, first);
         }
+        if let Some(fqdn) = &member.fqdn {
+            self.by_label.insert(fqdn.to_ascii_lowercase(), first);
+        }
+        self.members.insert(first, member);
+    }
+
+    /// Takes the group out that has this as its first address.
+    pub(crate) fn remove(&mut self, first: IpAddr) {
+        let Some(member) = self.members.remove(&first) else {
+            return;
+        };
+        for address in &member.addresses {
+            self.by_address.remove(address);
+        }
+        if let Some(fqdn) = &member.fqdn {
+            self.by_label.remove(&fqdn.to_ascii_lowercase());
+        }
+    }
+
+    /// Whether there is no group.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 
     /// Whether one who sends from this address is answered.
@@ -129,7 +159,7 @@ impl Zone {
             return None;
         }
         let owner = self.by_address.get(&net.addr())?;
-        let member = &self.members[*owner];
+        let member = self.members.get(owner)?;
         let name = member
             .fqdn
             .clone()
@@ -153,8 +183,9 @@ impl Zone {
                 Some((host, resource_group)) => self.group(host, Some(resource_group), asker),
             };
         }
-        if let Some(at) = self.by_label.get(text) {
-            return Found::Addresses(self.members[*at].shown.clone());
+        let labelled = self.by_label.get(text);
+        if let Some(member) = labelled.and_then(|first| self.members.get(first)) {
+            return Found::Addresses(member.shown.clone());
         }
         // A part of the way to a name exists too (RFC 8020).
         let below = |name: &String| {
@@ -172,7 +203,8 @@ impl Zone {
         if self.gateways.contains(&asker) {
             return resource_group.is_none_or(|wanted| label(&member.resource_group) == wanted);
         }
-        let Some(own) = self.by_address.get(&asker).map(|at| &self.members[*at]) else {
+        let first = self.by_address.get(&asker);
+        let Some(own) = first.and_then(|first| self.members.get(first)) else {
             return false;
         };
         own.network == member.network
@@ -186,7 +218,7 @@ impl Zone {
     fn group(&self, host: &str, resource_group: Option<&str>, asker: IpAddr) -> Found {
         let mut named = self
             .members
-            .iter()
+            .values()
             .filter(|m| m.hostname == host && self.sees(asker, m, resource_group))
             .peekable();
         if named.peek().is_none() {
@@ -197,7 +229,7 @@ impl Zone {
 
     fn is_resource_group(&self, text: &str, asker: IpAddr) -> bool {
         let seen = |m: &&Member| self.sees(asker, m, Some(text));
-        self.members.iter().any(|m| seen(&m))
+        self.members.values().any(|m| seen(&m))
     }
 }
 

@@ -9,6 +9,7 @@ use aci_core::document::tree::Node;
 use aci_core::document::{self, Format};
 use aci_core::id::GroupRef;
 use aci_core::model::ApiVersion;
+use aci_core::template;
 use axum::body::Body;
 use bytes::Bytes;
 use http::request::Parts;
@@ -108,6 +109,15 @@ impl Call {
     pub(crate) fn json(&self) -> ArmResult<Node> {
         let text = self.text()?;
         Ok(document::parse(&text, Format::Json)?)
+    }
+
+    /// The body as JSON with the liberties of deployment templates.
+    ///
+    /// # Errors
+    /// As [`Call::json`].
+    pub(crate) fn relaxed(&self) -> ArmResult<serde_json::Value> {
+        template::parse_json(&self.text()?)
+            .map_err(|e| ArmError::bad_request("InvalidRequestContent", e.to_string()))
     }
 
     fn text(&self) -> ArmResult<String> {

@@ -186,6 +186,17 @@ impl ArmError {
         value
     }
 
+    /// The same for what is not answered at once: operations and deployments keep it.
+    pub(crate) fn into_error(self) -> Error {
+        let kind = match self.0.status {
+            StatusCode::NOT_FOUND => ErrorKind::NotFound,
+            StatusCode::CONFLICT => ErrorKind::Conflict,
+            status if status.is_server_error() => ErrorKind::Internal,
+            _ => ErrorKind::Invalid,
+        };
+        Error::new(kind, "arm.request", self.message()).code(self.code())
+    }
+
     /// The answer.
     #[must_use]
     pub fn into_response(self) -> Response {

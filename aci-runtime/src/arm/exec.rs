@@ -89,7 +89,7 @@ async fn exec(call: Call) -> ArmResult {
     }
     let size = match &body["terminalSize"] {
         Value::Null => TerminalSize::default(),
-        given => size(given, "terminalSize.")?,
+        given => size(given, "terminalSize.", true)?,
     };
     hand_out(&call, &container, "exec", Work::Exec { argv, size })
 }
@@ -99,20 +99,19 @@ async fn attach(call: Call) -> ArmResult {
     hand_out(&call, &container, "attach", Work::Attach)
 }
 
-/// What is missing has the usual size.
-fn size(given: &Value, path: &str) -> ArmResult<TerminalSize> {
+/// What is missing has the usual size; zero, too, where it may be: the Azure CLI asks so for a terminal
+/// if its own has no size.
+fn size(given: &Value, path: &str, zero: bool) -> ArmResult<TerminalSize> {
     let one = |name: &str, usual: u16| match &given[name] {
         Value::Null => Ok(usual),
-        value => value
-            .as_u64()
-            .and_then(|v| u16::try_from(v).ok())
-            .filter(|v| *v > 0)
-            .ok_or_else(|| {
-                invalid(
-                    &format!("{path}{name}"),
-                    &format!("'{path}{name}' is a whole number from 1 to 65535."),
-                )
-            }),
+        value => match value.as_u64().map(u16::try_from) {
+            Some(Ok(0)) if zero => Ok(usual),
+            Some(Ok(size)) if size > 0 => Ok(size),
+            _ => Err(invalid(
+                &format!("{path}{name}"),
+                &format!("'{path}{name}' is a whole number up to 65535."),
+            )),
+        },
     };
     let usual = TerminalSize::default();
     Ok(TerminalSize {
@@ -459,7 +458,7 @@ impl Control {
     fn read(text: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(text).ok()?;
         if let Some(given) = value.get("resize") {
-            return size(given, "").ok().map(Self::Resize);
+            return size(given, "", false).ok().map(Self::Resize);
         }
         if let Some(name) = value.get("signal") {
             return Signal::from_str(name.as_str()?).ok().map(Self::Signal);

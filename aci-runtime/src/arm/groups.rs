@@ -1,5 +1,6 @@
 //! Container groups: create, change, read, list, tag, delete.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aci_core::document;
@@ -20,8 +21,9 @@ use super::error::{ArmError, ArmResult};
 use super::operation::{Operation, Subject, announce};
 use super::records::Change;
 use super::route::{FIRST, Route, Versions};
-use super::{Front, page, profile, reply, scope, shape};
+use super::{Front, network, page, profile, reply, scope, shape};
 use crate::Group;
+use crate::identity::{IdentityIds, IdentityRef, identities};
 
 /// The address of one group.
 pub(crate) const GROUP: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.ContainerInstance/containerGroups/{containerGroupName}";
@@ -73,6 +75,43 @@ pub(crate) struct Meta {
     modified_by: String,
     modified_by_type: String,
     modified: Timestamp,
+    /// What its identities are called: by resource id, its own by the empty text.
+    #[serde(default)]
+    identities: BTreeMap<String, IdentityIds>,
+}
+
+/// What the identities of a document are called.
+///
+/// # Errors
+/// `FailedIdentityOperation` for one that the host does not know.
+async fn named(
+    front: &Front,
+    key: &GroupRef,
+    document: &ContainerGroup,
+) -> ArmResult<BTreeMap<String, IdentityIds>> {
+    let mut names = BTreeMap::new();
+    let Some(provider) = &front.identities else {
+        return Ok(names);
+    };
+    for identity in identities(document) {
+        let ids = match provider.ids(Some(key), &identity).await {
+            Ok(ids) => ids,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(ArmError::bad_request(
+                    "FailedIdentityOperation",
+                    format!("The identity is not known: {}", error.message()),
+                )
+                .target("identity"));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let name = match identity {
+            IdentityRef::System => String::new(),
+            IdentityRef::User(id) => id,
+        };
+        names.insert(name, ids);
+    }
+    Ok(names)
 }
 
 pub(crate) fn meta_key(group: &GroupRef) -> String {
@@ -131,6 +170,18 @@ fn shown(
             ContainerGroup::RESOURCE_TYPE,
             view.name
         ));
+        if let Some(identity) = &mut view.identity {
+            if let Some(own) = meta.identities.get("") {
+                identity.principal_id = Some(own.principal_id.clone());
+                identity.tenant_id = Some(own.tenant_id.clone());
+            }
+            for (id, shown) in &mut identity.user_assigned_identities {
+                if let Some(ids) = meta.identities.get(id) {
+                    shown.principal_id = Some(ids.principal_id.clone());
+                    shown.client_id = Some(ids.client_id.clone());
+                }
+            }
+        }
         let time = |t: Timestamp| Some(std::time::SystemTime::from(t).into());
         let text = |t: &String| (!t.is_empty()).then(|| t.clone());
         view.system_data = Some(SystemData {
@@ -278,13 +329,16 @@ pub(crate) async fn create_or_update(
     };
     let document = profile::applied(front, document)?;
     tags_fit(&document.tags)?;
+    let identities = named(front, &key, &document).await?;
+    let _networks = network::present(front, &document).await?;
     let group = front
         .engine
         .create_or_update_as(key.clone(), document)
         .await?;
     let now = front.engine.now();
     let before = Meta::of(front, &key);
-    let meta = Meta::changed(before, &resource_group, by, now);
+    let mut meta = Meta::changed(before, &resource_group, by, now);
+    meta.identities = identities;
     let subject = Subject::Provision(key.clone());
     let operation = Operation::new(key.subscription(), subject, now);
     changes.push(Change::put(&meta_key(&key), &meta)?);

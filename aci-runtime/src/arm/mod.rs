@@ -76,7 +76,8 @@
 //! - A resource group is made by the first resource that is put into it, unless
 //!   [`ArmOptions::implicit_resource_groups`] says otherwise.
 //! - There is one location; every name of one is taken and answered as that of the machine.
-//! - Virtual networks, storage accounts and identities are kept and answered; they have no effect by
+//! - Virtual networks are made if the host implements [`NetworkAdmin`](network::NetworkAdmin), and are
+//!   kept and answered only where it does not. Storage accounts and identities have no effect by
 //!   themselves. `listKeys` answers keys that no storage service knows.
 //! - A group from a profile may set environment variables besides config maps. A profile's
 //!   `shutdownGracePeriod` and `timeToLive` are kept and answered, and have no effect.
@@ -102,6 +103,7 @@ mod error;
 mod exec;
 mod groups;
 mod monitor;
+pub mod network;
 mod operation;
 mod options;
 mod page;
@@ -131,16 +133,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Engine;
+use crate::identity::IdentityProvider;
 
 pub use auth::{Access, Authorizer, Closed, Need, Principal, danger};
 pub use call::Connection;
-#[cfg(feature = "arm-server")]
 pub(crate) use call::query;
 pub use error::{ArmError, ArmResult};
 pub use options::{ArmOptions, Rates};
 pub use route::{Route, Versions};
 
 use monitor::Monitor;
+use network::NetworkAdmin;
 use records::Records;
 use sessions::Sessions;
 
@@ -160,6 +163,12 @@ pub(crate) struct Front {
     /// Ends them.
     pub(crate) closing: CancellationToken,
     pub(crate) meter: rate::Meter,
+    /// Who makes virtual networks, if somebody does.
+    pub(crate) networks: Option<Arc<dyn NetworkAdmin>>,
+    /// Who names managed identities, if somebody does.
+    pub(crate) identities: Option<Arc<dyn IdentityProvider>>,
+    /// Written while virtual networks change, read while a group is put into one.
+    pub(crate) networking: Arc<tokio::sync::RwLock<()>>,
     /// Operations that were begun.
     pub(crate) begun: AtomicU64,
     /// Changes of one resource happen one after the other; unrelated ones may wait for each other,
@@ -203,6 +212,8 @@ pub struct ArmApiBuilder {
     authorizer: Arc<dyn Authorizer>,
     store: Option<Arc<dyn ResourceStore>>,
     exposition: Option<Exposition>,
+    networks: Option<Arc<dyn NetworkAdmin>>,
+    identities: Option<Arc<dyn IdentityProvider>>,
 }
 
 impl fmt::Debug for ArmApiBuilder {
@@ -232,6 +243,20 @@ impl ArmApiBuilder {
     /// the `metrics` facade renders; they stand beside the groups' at `/metrics`.
     pub fn exposition(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.exposition = Some(Arc::new(render));
+        self
+    }
+
+    /// Who makes the virtual networks that clients describe. Without one they are kept and answered,
+    /// and have no effect.
+    pub fn networks(mut self, networks: impl NetworkAdmin + 'static) -> Self {
+        self.networks = Some(Arc::new(networks));
+        self
+    }
+
+    /// Who names managed identities: answers show `principalId` and `clientId`, and a group with an
+    /// identity that is not known is refused. Give the same to [`identity::router`](crate::identity::router).
+    pub fn identities(mut self, identities: Arc<dyn IdentityProvider>) -> Self {
+        self.identities = Some(identities);
         self
     }
 
@@ -269,12 +294,16 @@ impl ArmApiBuilder {
             streams: TaskTracker::new(),
             closing: CancellationToken::new(),
             meter: rate::Meter::default(),
+            networks: self.networks,
+            identities: self.identities,
+            networking: Arc::default(),
             begun: AtomicU64::new(0),
             turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
         });
         if let Some(every) = front.options.measure_every {
             front.monitor.start(&front.engine, every);
         }
+        front.network().await;
         front.resume().await?;
         Ok(ArmApi { front })
     }
@@ -306,6 +335,8 @@ impl ArmApi {
             authorizer: Arc::new(Closed),
             store: None,
             exposition: None,
+            networks: None,
+            identities: None,
         }
     }
 

@@ -60,6 +60,16 @@ impl Change {
             value: None,
         })
     }
+
+    /// The record's key, in lower case.
+    pub(crate) fn key(&self) -> &str {
+        &self.0.key
+    }
+
+    /// What it writes, if that is a record of this kind.
+    pub(crate) fn value<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(self.0.value.as_ref()?).ok()
+    }
 }
 
 impl Records {

@@ -3,7 +3,7 @@
 //!
 //! | type | effect here |
 //! |---|---|
-//! | `Microsoft.Network/virtualNetworks`, `.../subnets` | a name for groups' `subnetIds`; addresses are the network's |
+//! | `Microsoft.Network/virtualNetworks`, `.../subnets`, `.../virtualNetworkPeerings` | made by the host's [`NetworkAdmin`](super::network::NetworkAdmin), where it has one |
 //! | `Microsoft.Network/networkProfiles` | a name for groups' `networkProfile` |
 //! | `Microsoft.Storage/storageAccounts`, `.../fileServices/shares` | `listKeys` answers keys of its own |
 //! | `Microsoft.ManagedIdentity/userAssignedIdentities` | a name with ids of its own |
@@ -24,7 +24,8 @@ use super::call::Call;
 use super::error::{ArmError, ArmResult};
 use super::records::Change;
 use super::route::Route;
-use super::{Front, groups, page, profile, reply, scope};
+use super::{Front, groups, network, page, profile, reply, scope};
+use crate::identity::{IdentityIds, IdentityRef};
 
 /// A type that is kept: its namespace and type, and what the names stand for.
 pub(crate) struct Kind {
@@ -41,6 +42,10 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind {
         namespace: "Microsoft.Network",
         name: "virtualNetworks/subnets",
+    },
+    Kind {
+        namespace: "Microsoft.Network",
+        name: "virtualNetworks/virtualNetworkPeerings",
     },
     Kind {
         namespace: "Microsoft.Network",
@@ -90,6 +95,9 @@ pub(crate) struct Kept {
     pub(crate) keys: Vec<String>,
     created: Timestamp,
 }
+
+/// What the keys of all of them begin with.
+pub(crate) const ALL: &str = "resource/";
 
 pub(crate) fn key(id: &str) -> String {
     format!("resource{id}").to_lowercase()
@@ -145,6 +153,7 @@ pub(crate) fn routes() -> Vec<Route> {
     let mut routes = paths! {
         "Microsoft.Network" "virtualNetworks" "Microsoft.Network/virtualNetworks/{name1}" "Microsoft.Network/virtualNetworks";
         "Microsoft.Network" "virtualNetworks/subnets" "Microsoft.Network/virtualNetworks/{name1}/subnets/{name2}" "Microsoft.Network/virtualNetworks/{name1}/subnets";
+        "Microsoft.Network" "virtualNetworks/virtualNetworkPeerings" "Microsoft.Network/virtualNetworks/{name1}/virtualNetworkPeerings/{name2}" "Microsoft.Network/virtualNetworks/{name1}/virtualNetworkPeerings";
         "Microsoft.Network" "networkProfiles" "Microsoft.Network/networkProfiles/{name1}" "Microsoft.Network/networkProfiles";
         "Microsoft.Storage" "storageAccounts" "Microsoft.Storage/storageAccounts/{name1}" "Microsoft.Storage/storageAccounts";
         "Microsoft.Storage" "storageAccounts/fileServices" "Microsoft.Storage/storageAccounts/{name1}/fileServices/{name2}" "Microsoft.Storage/storageAccounts/{name1}/fileServices";
@@ -234,6 +243,14 @@ fn shown(front: &Front, kept: &Kept) -> Value {
             .map(|(_, subnet)| subnet.value())
             .collect();
         value["properties"]["subnets"] = json!(subnets);
+        let peerings = format!("{}/virtualNetworkPeerings/", key(&kept.id));
+        let peerings = front.records.list::<Kept>(&peerings);
+        let peerings = peerings.iter().map(|(_, peering)| shown(front, peering));
+        value["properties"]["virtualNetworkPeerings"] = peerings.collect();
+    } else if kept.kind == network::PEERING {
+        let both = network::is_mutual(front, kept);
+        let state = if both { "Connected" } else { "Initiated" };
+        value["properties"]["peeringState"] = json!(state);
     }
     value
 }
@@ -349,7 +366,7 @@ pub(crate) async fn keep(
                         name: name.to_owned(),
                         location: None,
                         tags: BTreeMap::new(),
-                        properties: subnet_properties(inner)?,
+                        properties: subnet_properties(front, inner)?,
                         extra: Map::new(),
                         keys: Vec::new(),
                         created: front.engine.now(),
@@ -357,6 +374,29 @@ pub(crate) async fn keep(
                     };
                     changes.push(Change::put(&key(&subnet_id), &kept)?);
                 }
+            }
+            // Peerings stay where the body leaves them out.
+            let peerings = properties.remove("virtualNetworkPeerings");
+            for peering in peerings.iter().filter_map(Value::as_array).flatten() {
+                let (Some(name), Some(inner)) =
+                    (peering["name"].as_str(), peering["properties"].as_object())
+                else {
+                    return Err(content("Each peering needs a 'name' and 'properties'.")
+                        .target("properties.virtualNetworkPeerings"));
+                };
+                let peering_id = format!("{id}/virtualNetworkPeerings/{name}");
+                let kept = Kept {
+                    kind: network::PEERING.to_owned(),
+                    name: name.to_owned(),
+                    location: None,
+                    tags: BTreeMap::new(),
+                    properties: peering_properties(inner.clone())?,
+                    extra: Map::new(),
+                    keys: Vec::new(),
+                    created: front.engine.now(),
+                    id: peering_id.clone(),
+                };
+                changes.push(Change::put(&key(&peering_id), &kept)?);
             }
             let prefixes = &properties
                 .get("addressSpace")
@@ -366,7 +406,13 @@ pub(crate) async fn keep(
             }
         }
         "virtualNetworks/subnets" => {
-            properties = match subnet_properties(std::mem::take(&mut properties))? {
+            properties = match subnet_properties(front, std::mem::take(&mut properties))? {
+                Value::Object(properties) => properties,
+                _ => Map::new(),
+            };
+        }
+        "virtualNetworks/virtualNetworkPeerings" => {
+            properties = match peering_properties(std::mem::take(&mut properties))? {
                 Value::Object(properties) => properties,
                 _ => Map::new(),
             };
@@ -392,14 +438,27 @@ pub(crate) async fn keep(
             });
         }
         "userAssignedIdentities" => {
-            let old = |name: &str| {
-                let id = before.as_ref().and_then(|b| b.properties[name].as_str());
-                id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
+            let ids = match &front.identities {
+                Some(provider) => {
+                    let identity = IdentityRef::User(id.to_owned());
+                    provider.ids(None, &identity).await?
+                }
+                None => {
+                    let old = |name: &str| {
+                        let id = before.as_ref().and_then(|b| b.properties[name].as_str());
+                        id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
+                    };
+                    IdentityIds {
+                        principal_id: old("principalId"),
+                        client_id: old("clientId"),
+                        tenant_id: front.options.tenant_id.clone(),
+                    }
+                }
             };
             for (name, id) in [
-                ("principalId", old("principalId")),
-                ("clientId", old("clientId")),
-                ("tenantId", front.options.tenant_id.clone()),
+                ("principalId", ids.principal_id),
+                ("clientId", ids.client_id),
+                ("tenantId", ids.tenant_id),
             ] {
                 properties.insert(name.to_owned(), json!(id));
             }
@@ -439,11 +498,22 @@ pub(crate) async fn keep(
         created: before.map_or_else(|| front.engine.now(), |b| b.created),
     };
     changes.push(Change::put(&key(id), &kept)?);
-    front.records.apply(changes).await?;
+    network::apply(front, changes).await?;
     Ok(kept)
 }
 
-fn subnet_properties(mut properties: Map<String, Value>) -> ArmResult<Value> {
+fn subnet_properties(front: &Front, mut properties: Map<String, Value>) -> ArmResult<Value> {
+    // Rules that somebody relies on are not just kept.
+    let rules = ["networkSecurityGroup", "routeTable", "natGateway"];
+    for rule in rules.iter().filter(|_| front.networks.is_some()) {
+        if properties.get(*rule).is_some_and(|v| !v.is_null()) {
+            return Err(ArmError::bad_request(
+                "NotSupported",
+                format!("This server makes subnets without '{rule}'."),
+            )
+            .target(format!("properties.{rule}")));
+        }
+    }
     let many = properties.get("addressPrefixes").and_then(Value::as_array);
     for prefix in properties
         .get("addressPrefix")
@@ -451,6 +521,21 @@ fn subnet_properties(mut properties: Map<String, Value>) -> ArmResult<Value> {
         .chain(many.into_iter().flatten())
     {
         prefix_fits(prefix)?;
+    }
+    properties.insert("provisioningState".to_owned(), json!("Succeeded"));
+    Ok(Value::Object(properties))
+}
+
+fn peering_properties(mut properties: Map<String, Value>) -> ArmResult<Value> {
+    let remote = properties
+        .get("remoteVirtualNetwork")
+        .and_then(|r| r["id"].as_str());
+    if remote.is_none() {
+        return Err(ArmError::bad_request(
+            "InvalidRequestContent",
+            "A peering needs 'properties.remoteVirtualNetwork.id'.",
+        )
+        .target("properties.remoteVirtualNetwork"));
     }
     properties.insert("provisioningState".to_owned(), json!("Succeeded"));
     Ok(Value::Object(properties))
@@ -486,7 +571,7 @@ async fn delete(call: Call) -> ArmResult {
     if front.records.get::<Kept>(&key(&id)).is_none() {
         return Ok(reply::empty(StatusCode::NO_CONTENT));
     }
-    let users: Vec<String> = users(front, &id);
+    let users = network::users(front, &id);
     if let Some(user) = users.first() {
         return Err(ArmError::bad_request(
             "InUseSubnetCannotBeDeleted",
@@ -496,27 +581,8 @@ async fn delete(call: Call) -> ArmResult {
     let mut changes = vec![Change::remove(&key(&id))];
     let inner = front.records.keys(&format!("{}/", key(&id)));
     changes.extend(inner.iter().map(|key| Change::remove(key)));
-    front.records.apply(changes).await?;
+    network::apply(front, changes).await?;
     Ok(reply::empty(StatusCode::OK))
-}
-
-/// Groups that are in a subnet, or in a subnet of a virtual network.
-fn users(front: &Front, id: &str) -> Vec<String> {
-    let id = id.to_lowercase();
-    let below = format!("{id}/");
-    front
-        .engine
-        .list()
-        .into_iter()
-        .filter(|group| {
-            let subnets = group.summary().properties.subnet_ids;
-            subnets.iter().any(|subnet| {
-                let subnet = subnet.id.to_lowercase();
-                subnet == id || subnet.starts_with(&below)
-            })
-        })
-        .map(|group| group.name().resource_id())
-        .collect()
 }
 
 /// Nothing links a subnet here but the groups in it.
@@ -528,7 +594,7 @@ async fn unlink(call: Call) -> ArmResult {
         call.value("name1"),
         call.value("name2")
     );
-    if let Some(user) = users(&call.front, &id).first() {
+    if let Some(user) = network::users(&call.front, &id).first() {
         return Err(ArmError::new(
             StatusCode::CONFLICT,
             "SubnetInUse",
@@ -569,25 +635,12 @@ async fn list_keys(call: Call) -> ArmResult {
     }
 }
 
-/// All resources, as short as `az resource list` wants them.
-async fn everything(call: Call) -> ArmResult {
-    let front = &call.front;
-    let subscription = call.subscription().to_lowercase();
-    let resource_group = call.resource_group().to_lowercase();
-    if !resource_group.is_empty() && !scope::exists(front, &subscription, &resource_group) {
-        return Err(ArmError::resource_group_not_found(call.resource_group()));
-    }
-    let wanted = wanted_kind(call.query("$filter"))?;
+/// All top-level resources of a subscription or of one of its resource groups, as short as `az
+/// resource list` wants them, by their ids in lower case.
+fn all(front: &Front, subscription: &str, resource_group: &str) -> BTreeMap<String, Value> {
+    let subscription = subscription.to_lowercase();
+    let resource_group = resource_group.to_lowercase();
     let mut all: BTreeMap<String, Value> = BTreeMap::new();
-    let mut add = |id: &str, value: Value| {
-        let kind = value["type"].as_str().unwrap_or_default();
-        if wanted
-            .as_ref()
-            .is_none_or(|wanted| wanted.eq_ignore_ascii_case(kind))
-        {
-            all.insert(id.to_lowercase(), value);
-        }
-    };
     for group in front.engine.list() {
         let name = group.name();
         if name.subscription() == subscription
@@ -595,8 +648,8 @@ async fn everything(call: Call) -> ArmResult {
         {
             let view = group.summary();
             let id = name.resource_id();
-            add(
-                &id,
+            all.insert(
+                id.to_lowercase(),
                 json!({"id": id, "name": view.name, "type": aci_core::model::ContainerGroup::RESOURCE_TYPE, "location": view.location, "tags": view.tags}),
             );
         }
@@ -609,16 +662,46 @@ async fn everything(call: Call) -> ArmResult {
     for (_, kept) in front.records.list::<Kept>(&key(&prefix)) {
         // Only top-level resources are listed.
         if kept.location.is_some() {
-            add(
-                &kept.id,
+            all.insert(
+                kept.id.to_lowercase(),
                 json!({"id": kept.id, "name": kept.name, "type": kept.kind, "location": kept.location, "tags": kept.tags}),
             );
         }
     }
     for value in profile::short(front, &subscription, &resource_group) {
-        let id = value["id"].as_str().unwrap_or_default().to_owned();
-        add(&id, value);
+        let id = value["id"].as_str().unwrap_or_default().to_lowercase();
+        all.insert(id, value);
     }
+    all
+}
+
+/// The ids of all top-level resources of a resource group, by themselves in lower case.
+pub(crate) fn ids(
+    front: &Front,
+    subscription: &str,
+    resource_group: &str,
+) -> BTreeMap<String, String> {
+    all(front, subscription, resource_group)
+        .into_iter()
+        .map(|(key, value)| (key, value["id"].as_str().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+async fn everything(call: Call) -> ArmResult {
+    let front = &call.front;
+    if !call.resource_group().is_empty()
+        && !scope::exists(front, call.subscription(), call.resource_group())
+    {
+        return Err(ArmError::resource_group_not_found(call.resource_group()));
+    }
+    let wanted = wanted_kind(call.query("$filter"))?;
+    let mut all = all(front, call.subscription(), call.resource_group());
+    all.retain(|_, value| {
+        let kind = value["type"].as_str().unwrap_or_default();
+        wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.eq_ignore_ascii_case(kind))
+    });
     let page = page::page(&call, all, |value| value)?;
     Ok(reply::ok(&page))
 }

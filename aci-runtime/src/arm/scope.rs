@@ -16,7 +16,7 @@ use super::error::{ArmError, ArmResult};
 use super::operation::{Operation, Subject};
 use super::records::Change;
 use super::route::Route;
-use super::{Front, groups, page, reply, resources};
+use super::{Front, groups, network, page, reply, resources};
 
 const ONE: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}";
 
@@ -408,6 +408,26 @@ async fn delete(call: Call) -> ArmResult {
     let front = Arc::clone(&call.front);
     let _turn = front.turn(&key).await;
     let mut group = found(&call)?;
+    let own = format!(
+        "/subscriptions/{}/resourceGroups/{}",
+        call.subscription(),
+        call.resource_group()
+    );
+    let inside = format!("{own}/").to_lowercase();
+    let users = network::users(&front, &own);
+    if let Some(user) = users
+        .iter()
+        .find(|user| !user.to_lowercase().starts_with(&inside))
+    {
+        return Err(ArmError::new(
+            StatusCode::CONFLICT,
+            "ResourceGroupDeletionBlocked",
+            format!(
+                "The resource group '{}' cannot be deleted: {user} is in one of its virtual networks.",
+                group.name
+            ),
+        ));
+    }
     group.deleting = true;
     let subject = Subject::DeleteResourceGroup {
         subscription: call.subscription().to_lowercase(),
@@ -463,5 +483,7 @@ pub(crate) async fn delete_all(
     let found = front.records.keys(&prefix);
     changes.extend(found.iter().map(|key| Change::remove(key)));
     changes.push(Change::remove(&key(subscription, name)));
-    front.records.apply(changes).await
+    network::apply(front, changes)
+        .await
+        .map_err(ArmError::into_error)
 }

@@ -45,7 +45,7 @@ impl Wanted {
 }
 
 /// The identities of a document; its own first.
-pub(super) fn identities(document: &ContainerGroup) -> Vec<IdentityRef> {
+pub(crate) fn identities(document: &ContainerGroup) -> Vec<IdentityRef> {
     let Some(identity) = &document.identity else {
         return Vec::new();
     };

@@ -39,11 +39,13 @@ use axum::response::Response;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::Engine;
 use crate::arm::Connection;
 use choose::Wanted;
+pub(crate) use choose::identities;
 
 /// How long the host may take for a token.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,7 +60,7 @@ pub enum IdentityRef {
 }
 
 /// What the host calls an identity.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityIds {
     /// The client id (the application's), a GUID.
     pub client_id: String,
@@ -82,14 +84,15 @@ pub struct IdentityToken {
 /// It may be asked often, so it keeps tokens until shortly before they end.
 #[async_trait]
 pub trait IdentityProvider: Send + Sync + fmt::Debug {
-    /// What an identity of a group is called. The same identity is always called the same.
+    /// What an identity is called; `group` is whose, `None` where one that lives on its own is made.
+    /// The same identity is always called the same.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the host does not know it.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
-    async fn ids(&self, group: &GroupRef, identity: &IdentityRef) -> Result<IdentityIds>;
+    async fn ids(&self, group: Option<&GroupRef>, identity: &IdentityRef) -> Result<IdentityIds>;
 
     /// A token of a group's identity for a resource, such as `https://vault.azure.net`.
     ///
@@ -196,8 +199,8 @@ async fn answer(
     let name = group.name();
     let document = group.view();
     let mut ids = Vec::new();
-    for identity in choose::identities(&document) {
-        let called = provider.ids(name, &identity).await.map_err(failed)?;
+    for identity in identities(&document) {
+        let called = provider.ids(Some(name), &identity).await.map_err(failed)?;
         ids.push((identity, called));
     }
     let (identity, called) = choose::one(&wanted, &ids)?;

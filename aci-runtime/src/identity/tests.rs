@@ -112,7 +112,7 @@ struct Host;
 
 #[async_trait]
 impl IdentityProvider for Host {
-    async fn ids(&self, _: &GroupRef, identity: &IdentityRef) -> Result<IdentityIds> {
+    async fn ids(&self, _: Option<&GroupRef>, identity: &IdentityRef) -> Result<IdentityIds> {
         Ok(match identity {
             IdentityRef::System => ids("system"),
             IdentityRef::User(id) => ids(id.rsplit('/').next().unwrap_or_default()),

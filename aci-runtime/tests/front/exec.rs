@@ -245,7 +245,7 @@ async fn what_cannot_be_done_is_said() {
         (json!({"command": ""}), "command"),
         (json!({"command": "sh -c 'open"}), "command"),
         (
-            json!({"command": "sh", "terminalSize": {"rows": 0}}),
+            json!({"command": "sh", "terminalSize": {"rows": 70000}}),
             "terminalSize.rows",
         ),
         (

@@ -165,6 +165,9 @@ impl Sandbox for Fenced<Arc<dyn Sandbox>> {
     async fn dial(&self, address: SocketAddr, timeout: Duration) -> Result<Box<dyn Duplex>> {
         self.fence.pass(self.inner.dial(address, timeout)).await
     }
+    async fn freeze(&self, frozen: bool) -> Result<()> {
+        self.fence.pass(self.inner.freeze(frozen)).await
+    }
     async fn destroy(&self) -> Result<()> {
         self.fence.pass(self.inner.destroy()).await
     }

@@ -2,11 +2,15 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
 
 use smb2::msg::create::CreateDisposition;
 use smb2::types::FileId;
 
 use super::Inner;
+use super::behind::Behind;
 use super::share::Current;
 use crate::smb::ops::{Durable, Kind, Open, Opened};
 use crate::smb::{Fault, Link, status};
@@ -17,6 +21,11 @@ pub(crate) struct Handle {
     pub(crate) node: u64,
     /// Every write goes to the end of the file.
     pub(crate) append: bool,
+    /// Every write is on the server when it is answered.
+    pub(crate) sync: bool,
+    pub(crate) behind: Behind,
+    /// What stood at the beginning when it was opened.
+    pub(crate) beginning: Option<Beginning>,
     access: u32,
     slot: tokio::sync::Mutex<Slot>,
 }
@@ -32,19 +41,31 @@ struct Slot {
     stale: bool,
 }
 
+/// The beginning of a file, read when it was opened.
+pub(crate) struct Beginning {
+    pub(crate) data: Bytes,
+    /// Nothing follows.
+    pub(crate) whole: bool,
+    pub(crate) read: Instant,
+    /// What had been changed by then.
+    pub(crate) changes: u64,
+}
+
 impl Handle {
     pub(crate) fn new(
-        id: u64,
-        node: u64,
-        access: u32,
-        append: bool,
+        (id, node): (u64, u64),
+        (access, flags): (u32, i32),
         durable: Durable,
         (generation, opened): (u64, &Opened),
+        beginning: Option<Beginning>,
     ) -> Self {
         Self {
             id,
             node,
-            append,
+            append: flags & libc::O_APPEND != 0,
+            sync: flags & (libc::O_DSYNC | libc::O_DIRECT) != 0,
+            behind: Behind::default(),
+            beginning,
             access,
             slot: tokio::sync::Mutex::new(Slot {
                 generation,
@@ -71,6 +92,7 @@ impl Handle {
             }
             match self.again(inner, &current.link, &slot).await {
                 Ok(opened) => {
+                    inner.granted(self.node, current.generation, opened.lease);
                     slot.generation = current.generation;
                     slot.file = opened.file;
                     slot.granted = opened.durable;
@@ -110,7 +132,13 @@ impl Handle {
                 Err(_) => {}
             }
         }
-        let opened = match link.open(&open).await {
+        let mut opened = link.open(&open).await;
+        if let Err(Fault::Status(status::INVALID_PARAMETER)) = opened {
+            // The lease is still counted for what the file was called before.
+            let durable = None;
+            opened = link.open(&Open { durable, ..open }).await;
+        }
+        let opened = match opened {
             Ok(opened) if opened.number == slot.number => opened,
             Ok(opened) => {
                 let _ = link.close(opened.file).await;
@@ -176,11 +204,13 @@ impl Handle {
     /// Closes it on the server until it is used again: a server renames no directory in which a
     /// file is open. Its locks are taken again then.
     pub(crate) async fn park(&self, inner: &Inner) {
+        self.behind.settle().await;
         let mut slot = self.slot.lock().await;
         if let Some(current) = inner.share.up()
             && current.generation == slot.generation
             && current.link.close(slot.file).await.is_ok()
         {
+            inner.forget_lease(self.node);
             // No connection has this number.
             slot.generation = 0;
             slot.granted = false;
@@ -190,6 +220,7 @@ impl Handle {
     /// Closes it on the server, if there is a connection; a server that lost the connection closes
     /// it by itself.
     pub(crate) async fn close(&self, inner: &Inner) {
+        self.behind.settle().await;
         let slot = self.slot.lock().await;
         if let Some(current) = inner.share.up()
             && current.generation == slot.generation

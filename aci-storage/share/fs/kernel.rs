@@ -16,12 +16,13 @@ use fuser::{
     ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
+use super::locking::Claim;
 use super::locks::Range;
-use super::work::{Changes, Claim};
-use super::{Inner, locked, names};
+use super::work::Changes;
+use super::{Inner, Listed, locked, names};
 use crate::smb::Fault;
 use crate::smb::ops::{Attributes, Kind, Locking, time};
-use crate::wire::Options;
+use crate::wire::{Cache, Options};
 
 /// Largest write that the kernel hands over at once, and largest read ahead.
 const PIECE: u32 = 1 << 20;
@@ -36,6 +37,19 @@ pub(crate) struct Files {
 
 fn errno(fault: &Fault) -> Errno {
     Errno::from_i32(fault.errno())
+}
+
+tokio::task_local! {
+    /// The thread that a request comes from.
+    static ASKER: u32;
+}
+
+/// Whether the process that asks is about to end, so that nobody waits for the answer: the kernel
+/// ends no process before its request is answered.
+pub(crate) fn asker_is_ending() -> bool {
+    ASKER
+        .try_with(|pid| *pid != 0 && is_ending(*pid))
+        .unwrap_or(false)
 }
 
 /// Whether a process is about to end, and so waits for nothing any more.
@@ -59,16 +73,27 @@ impl Files {
         Self { inner, runtime }
     }
 
-    fn spawn<F>(&self, work: impl FnOnce(Arc<Inner>) -> F)
+    fn spawn<F>(&self, request: &Request, work: impl FnOnce(Arc<Inner>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.runtime.spawn(work(Arc::clone(&self.inner)));
+        let work = work(Arc::clone(&self.inner));
+        self.runtime.spawn(ASKER.scope(request.pid(), work));
     }
 }
 
 fn ttl(options: &Options) -> Duration {
     Duration::from_millis(options.actimeo_ms)
+}
+
+fn kind(attributes: &Attributes) -> FileType {
+    if attributes.is_directory() {
+        FileType::Directory
+    } else if attributes.link.is_some() {
+        FileType::Symlink
+    } else {
+        FileType::RegularFile
+    }
 }
 
 /// How a program sees a file.
@@ -82,19 +107,18 @@ fn shown(options: &Options, node: u64, attributes: &Attributes) -> FileAttr {
     if !directory && attributes.is_read_only() {
         perm &= !0o222;
     }
+    if attributes.link.is_some() {
+        perm = 0o777;
+    }
     FileAttr {
         ino: INodeNo(node),
-        size: attributes.size,
+        size: attributes.link.map_or(attributes.size, u64::from),
         blocks: attributes.allocated.div_ceil(512),
         atime: time(attributes.accessed),
         mtime: time(attributes.written),
         ctime: time(attributes.changed),
         crtime: time(attributes.created),
-        kind: if directory {
-            FileType::Directory
-        } else {
-            FileType::RegularFile
-        },
+        kind: kind(attributes),
         perm,
         nlink: if directory { 2 } else { 1 },
         uid: options.uid,
@@ -153,6 +177,14 @@ fn attributes(inner: &Inner, node: u64, reply: ReplyAttr, done: Result<Attribute
     }
 }
 
+/// Whether the kernel keeps what it reads while a file is open.
+fn kept(inner: &Inner) -> FopenFlags {
+    match inner.share.config().options.cache {
+        Cache::Strict | Cache::Behind => FopenFlags::empty(),
+        Cache::None => FopenFlags::FOPEN_DIRECT_IO,
+    }
+}
+
 fn empty(reply: ReplyEmpty, done: Result<(), Fault>) {
     match done {
         Ok(()) => reply.ok(),
@@ -168,12 +200,17 @@ impl Filesystem for Files {
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_AUTO_INVAL_DATA,
+            // Always: a server tells the attributes with the names.
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ALLOW_IDMAP,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ] {
             // What a kernel does not have is done without.
             let _ = config.add_capabilities(wanted);
+        }
+        // An ordinary user's mount is never idmapped, and with it the kernel tells no user's number,
+        // which the session wants to see there.
+        if rustix::process::geteuid().is_root() {
+            let _ = config.add_capabilities(InitFlags::FUSE_ALLOW_IDMAP);
         }
         let _ = config.set_max_write(PIECE);
         let _ = config
@@ -183,9 +220,9 @@ impl Filesystem for Files {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let done = inner.lookup(parent.0, &name).await;
             entry(&inner, reply, done);
         });
@@ -195,8 +232,8 @@ impl Filesystem for Files {
         self.inner.nodes().forget(node.0, times);
     }
 
-    fn getattr(&self, _: &Request, node: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.spawn(|inner| async move {
+    fn getattr(&self, request: &Request, node: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.spawn(request, |inner| async move {
             let done = inner.getattr(node.0, fh.map(|h| h.0)).await;
             attributes(&inner, node.0, reply, done);
         });
@@ -204,7 +241,7 @@ impl Filesystem for Files {
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         mode: Option<u32>,
         _: Option<u32>,
@@ -227,7 +264,7 @@ impl Filesystem for Files {
             accessed: accessed.map(moment),
             written: written.map(moment),
         };
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let done = inner.setattr(node.0, fh.map(|h| h.0), changes).await;
             attributes(&inner, node.0, reply, done);
         });
@@ -235,7 +272,7 @@ impl Filesystem for Files {
 
     fn mknod(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
@@ -248,36 +285,64 @@ impl Filesystem for Files {
             return reply.error(Errno::EPERM);
         }
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let done = inner.mknod(parent.0, &name).await;
             entry(&inner, reply, done);
         });
     }
 
-    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let done = inner.mkdir(parent.0, &name).await;
             entry(&inner, reply, done);
         });
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             empty(reply, inner.remove(parent.0, &name, Kind::File).await);
         });
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             empty(reply, inner.remove(parent.0, &name, Kind::Directory).await);
         });
     }
 
-    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &std::path::Path, reply: ReplyEntry) {
-        reply.error(Errno::EOPNOTSUPP);
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &std::path::Path,
+        reply: ReplyEntry,
+    ) {
+        let (name, target) = (name.to_owned(), target.as_os_str().to_owned());
+        self.spawn(request, |inner| async move {
+            let done = inner.symlink(parent.0, &name, &target).await;
+            entry(&inner, reply, done);
+        });
+    }
+
+    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+        self.spawn(request, |inner| async move {
+            match inner.readlink(node.0).await {
+                Ok(target) => reply.data(&target),
+                Err(fault) => reply.error(errno(&fault)),
+            }
+        });
     }
 
     fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
@@ -286,7 +351,7 @@ impl Filesystem for Files {
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         to_parent: INodeNo,
@@ -299,7 +364,7 @@ impl Filesystem for Files {
         }
         let replace = !flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (name, to_name) = (name.to_owned(), to_name.to_owned());
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let (from, to) = (
                 (parent.0, name.as_os_str()),
                 (to_parent.0, to_name.as_os_str()),
@@ -308,11 +373,11 @@ impl Filesystem for Files {
         });
     }
 
-    fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.spawn(|inner| async move {
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.spawn(request, |inner| async move {
             match inner.open(node.0, flags.0).await {
                 // What was read before is dropped: close-to-open.
-                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+                Ok(handle) => reply.opened(FileHandle(handle), kept(&inner)),
                 Err(fault) => reply.error(errno(&fault)),
             }
         });
@@ -320,7 +385,7 @@ impl Filesystem for Files {
 
     fn create(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         _: u32,
@@ -329,7 +394,7 @@ impl Filesystem for Files {
         reply: ReplyCreate,
     ) {
         let name = name.to_owned();
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let options = &inner.share.config().options;
             match inner.create(parent.0, &name, flags).await {
                 Ok(((node, attributes), handle)) => reply.created(
@@ -337,7 +402,7 @@ impl Filesystem for Files {
                     &shown(options, node, &attributes),
                     Generation(0),
                     FileHandle(handle),
-                    FopenFlags::empty(),
+                    kept(&inner),
                 ),
                 Err(fault) => reply.error(errno(&fault)),
             }
@@ -346,7 +411,7 @@ impl Filesystem for Files {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -355,7 +420,7 @@ impl Filesystem for Files {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             match inner.read(fh.0, offset, size).await {
                 Ok(data) => reply.data(&data),
                 Err(fault) => reply.error(errno(&fault)),
@@ -365,7 +430,7 @@ impl Filesystem for Files {
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -376,7 +441,7 @@ impl Filesystem for Files {
         reply: ReplyWrite,
     ) {
         let data = Bytes::copy_from_slice(data);
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             match inner.write(fh.0, offset, data).await {
                 Ok(written) => reply.written(written),
                 Err(fault) => reply.error(errno(&fault)),
@@ -384,24 +449,26 @@ impl Filesystem for Files {
         });
     }
 
-    /// Every write is on the server when it is answered, so that a close has nothing to report;
-    /// the locks of the process go, as POSIX has it.
+    /// A close says what became of the writes that were answered before the server had them; the
+    /// locks of the process go, as POSIX has it.
     fn flush(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.spawn(|inner| async move {
-            empty(reply, inner.unlock_all(node.0, owner.0, fh.0).await);
+        self.spawn(request, |inner| async move {
+            let written = inner.flush(fh.0).await;
+            let unlocked = inner.unlock_all(node.0, owner.0, fh.0).await;
+            empty(reply, written.and(unlocked));
         });
     }
 
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh: FileHandle,
         _: OpenFlags,
@@ -409,14 +476,14 @@ impl Filesystem for Files {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             inner.release(fh.0).await;
             reply.ok();
         });
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.spawn(|inner| async move {
+    fn fsync(&self, request: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.spawn(request, |inner| async move {
             empty(reply, inner.fsync(fh.0).await);
         });
     }
@@ -428,13 +495,13 @@ impl Filesystem for Files {
 
     fn readdir(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let entries = match inner.listing(node.0, fh.0, offset).await {
                 Ok(entries) => entries,
                 Err(fault) => return reply.error(errno(&fault)),
@@ -446,14 +513,9 @@ impl Filesystem for Files {
                     1 => reply.add(node, 2, FileType::Directory, ".."),
                     _ => {
                         let entry = &entries[usize::try_from(at - 2).unwrap_or(0)];
-                        let kind = if Attributes::from(entry).is_directory() {
-                            FileType::Directory
-                        } else {
-                            FileType::RegularFile
-                        };
-                        let name = names::from_server(&entry.file_name).unwrap_or_default();
-                        let number = entry.file_id.filter(|n| *n != 0).unwrap_or(u64::MAX);
-                        reply.add(INodeNo(number), at + 1, kind, &*name)
+                        let name = names::from_server(&entry.name).unwrap_or_default();
+                        let number = entry.number.filter(|n| *n != 0).unwrap_or(u64::MAX);
+                        reply.add(INodeNo(number), at + 1, kind(&entry.attributes), &*name)
                     }
                 };
                 if full {
@@ -466,13 +528,13 @@ impl Filesystem for Files {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let entries = match inner.listing(node.0, fh.0, offset).await {
                 Ok(entries) => entries,
                 Err(fault) => return reply.error(errno(&fault)),
@@ -489,9 +551,9 @@ impl Filesystem for Files {
                     reply.add(node, at + 1, name, &ttl, &here, Generation(0))
                 } else {
                     let entry = &entries[usize::try_from(at - 2).unwrap_or(0)];
-                    let name = names::from_server(&entry.file_name).unwrap_or_default();
-                    let id = inner.nodes().find(node.0, &entry.file_name);
-                    let shown = shown(options, id, &entry.into());
+                    let name = names::from_server(&entry.name).unwrap_or_default();
+                    let id = inner.nodes().find(node.0, &entry.name);
+                    let shown = shown(options, id, &entry.attributes);
                     let full = reply.add(INodeNo(id), at + 1, &*name, &ttl, &shown, Generation(0));
                     if full {
                         // The kernel was not told of it.
@@ -516,8 +578,8 @@ impl Filesystem for Files {
         reply.ok();
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.spawn(|inner| async move {
+    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.spawn(request, |inner| async move {
             match inner.room().await {
                 Ok(room) => {
                     let unit = u32::try_from(room.unit).unwrap_or(4096).max(512);
@@ -530,7 +592,7 @@ impl Filesystem for Files {
 
     fn getlk(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         owner: LockOwner,
@@ -541,7 +603,7 @@ impl Filesystem for Files {
         reply: ReplyLock,
     ) {
         let claim = claim(node, fh, owner, (start, end), kind);
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             match inner.blocked(claim).await {
                 Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
                 Ok(Some(held)) => {
@@ -572,14 +634,14 @@ impl Filesystem for Files {
     ) {
         let claim = claim(node, fh, owner, (start, end), kind);
         let wait = sleep.then(|| request.pid());
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             empty(reply, inner.lock(claim, wait).await);
         });
     }
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -591,7 +653,7 @@ impl Filesystem for Files {
         if mode != 0 {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        self.spawn(|inner| async move {
+        self.spawn(request, |inner| async move {
             let end = offset.saturating_add(length);
             empty(reply, inner.allocate(fh.0, end).await);
         });
@@ -606,6 +668,7 @@ const NOTHING: Attributes = Attributes {
     written: smb2::pack::FileTime::ZERO,
     changed: smb2::pack::FileTime::ZERO,
     bits: smb2::types::flags::FileAttributes::DIRECTORY,
+    link: None,
 };
 
 impl Inner {
@@ -615,7 +678,7 @@ impl Inner {
         node: u64,
         handle: u64,
         offset: u64,
-    ) -> Result<Arc<Vec<crate::smb::ops::DirectoryEntry>>, Fault> {
+    ) -> Result<Arc<Vec<Listed>>, Fault> {
         let kept = locked(&self.listings).get(&handle).cloned();
         if let Some(kept) = kept.filter(|_| offset > 0) {
             return Ok(kept);

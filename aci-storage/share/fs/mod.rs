@@ -1,7 +1,11 @@
 //! The mounted share: what the kernel asks, and what a server is asked for it.
 
+mod behind;
+pub(crate) mod belief;
 mod handles;
 mod kernel;
+pub(crate) mod links;
+mod locking;
 pub(crate) mod locks;
 pub(crate) mod names;
 pub(crate) mod nodes;
@@ -9,11 +13,16 @@ pub(crate) mod share;
 mod work;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::smb::Fault;
-use crate::smb::ops::DirectoryEntry;
+use crate::smb::lease::{self, Break, Granted};
+use crate::smb::ops::Attributes;
+use belief::{Absent, Seen};
 use handles::Handle;
 use locks::{Held, Locks};
 use nodes::Nodes;
@@ -21,16 +30,37 @@ use share::Share;
 
 pub(crate) use kernel::Files;
 
+/// An entry of a directory.
+pub(crate) struct Listed {
+    /// As the server has it.
+    pub(crate) name: String,
+    pub(crate) attributes: Attributes,
+    /// The server's number of the file, if it tells.
+    pub(crate) number: Option<u64>,
+}
+
 /// Everything a mounted share knows besides what the server knows.
 pub(crate) struct Inner {
     pub(crate) share: Arc<Share>,
     nodes: Mutex<Nodes>,
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
-    listings: Mutex<HashMap<u64, Arc<Vec<DirectoryEntry>>>>,
+    listings: Mutex<HashMap<u64, Arc<Vec<Listed>>>>,
     locks: Mutex<HashMap<u64, Locks>>,
     /// One change of a file's locks at a time.
     locking: tokio::sync::Mutex<()>,
     next: AtomicU64,
+    /// What the server grants for open files, by node: over which connection, and what.
+    leases: Mutex<HashMap<u64, (u64, Granted)>>,
+    /// Open files with writes under way.
+    behind: Mutex<Vec<Arc<Handle>>>,
+    /// Room for them.
+    window: Arc<Semaphore>,
+    /// How much room the share had when it was last asked.
+    spare: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    absent: Mutex<Absent>,
+    seen: Mutex<Seen>,
+    /// Counts what changes contents.
+    changes: AtomicU64,
     /// First half of the lease keys of this mount.
     lease: u64,
 }
@@ -51,6 +81,13 @@ impl Inner {
             locks: Mutex::default(),
             locking: tokio::sync::Mutex::default(),
             next: AtomicU64::new(1),
+            leases: Mutex::default(),
+            behind: Mutex::default(),
+            window: Arc::new(Semaphore::new(behind::WINDOW)),
+            spare: tokio::sync::Mutex::default(),
+            absent: Mutex::default(),
+            seen: Mutex::default(),
+            changes: AtomicU64::new(0),
             lease: u64::from_le_bytes(lease),
         })
     }
@@ -76,5 +113,92 @@ impl Inner {
     /// Descriptors that are open now.
     pub(crate) fn open_files(&self) -> u64 {
         self.nodes().all_opens()
+    }
+
+    /// Hears of leases that the server takes back, as long as the mount lives.
+    pub(crate) async fn hear(inner: Weak<Self>, mut breaks: mpsc::UnboundedReceiver<Break>) {
+        while let (Some(broken), Some(inner)) = (breaks.recv().await, inner.upgrade()) {
+            tokio::spawn(async move {
+                let key = broken.key();
+                let node = key.last_chunk().copied().map_or(0, u64::from_le_bytes);
+                inner.taken_back(node, broken.left());
+                // Somebody else opens the file: first the server gets what was written.
+                inner.settle(node).await;
+                if let Some(current) = inner.share.up() {
+                    current.link.acknowledge(&broken).await;
+                }
+            });
+        }
+    }
+
+    /// Whether the server grants that nobody else has a file open; what it granted over a
+    /// connection that is lost counts for nothing.
+    fn is_alone(&self, node: u64) -> bool {
+        let granted = locked(&self.leases).get(&node).copied();
+        granted.is_some_and(|(generation, granted)| {
+            let up = self.share.up();
+            granted.state & lease::WRITE != 0 && up.is_some_and(|up| up.generation == generation)
+        })
+    }
+
+    fn granted(&self, node: u64, generation: u64, granted: Granted) {
+        let mut leases = locked(&self.leases);
+        let known = leases.entry(node).or_insert((generation, granted));
+        // It may be taken back before the one who asked for it looks at the answer.
+        if known.0 != generation || !known.1.is_after(granted) {
+            *known = (generation, granted);
+        }
+    }
+
+    fn forget_lease(&self, node: u64) {
+        locked(&self.leases).remove(&node);
+    }
+
+    fn taken_back(&self, node: u64, left: Granted) {
+        let generation = self.share.up().map_or(0, |current| current.generation);
+        let mut leases = locked(&self.leases);
+        let known = leases.entry(node).or_insert((generation, left));
+        if known.0 != generation || left.is_after(known.1) {
+            *known = (generation, left);
+        } else {
+            known.1.state &= left.state;
+        }
+    }
+
+    fn note_behind(&self, handle: &Arc<Handle>) {
+        let mut behind = locked(&self.behind);
+        if !behind.iter().any(|other| other.id == handle.id) {
+            behind.push(Arc::clone(handle));
+        }
+    }
+
+    /// Waits for writes under way, of one file or of all; the server has them then, or refused
+    /// them.
+    async fn settle_those(&self, which: impl Fn(&Handle) -> bool) {
+        let those: Vec<_> = {
+            let mut behind = locked(&self.behind);
+            behind.retain(|handle| !handle.behind.is_idle());
+            behind.iter().filter(|h| which(h)).cloned().collect()
+        };
+        for handle in those {
+            handle.behind.settle().await;
+        }
+    }
+
+    pub(crate) async fn settle(&self, node: u64) {
+        self.settle_those(|handle| handle.node == node).await;
+    }
+
+    pub(crate) async fn settle_all(&self) {
+        self.settle_those(|_| true).await;
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How long names and attributes are believed.
+    fn belief(&self) -> Duration {
+        Duration::from_millis(self.share.config().options.actimeo_ms)
     }
 }

@@ -3,7 +3,7 @@
 //! Whoever finds the connection dead starts one attempt after another, with growing pauses; the
 //! others wait for it, at most as long as `patience_ms` since it was lost. Then they fail, and
 //! those after them fail at once, until an attempt succeeds. So a server that is gone stops its own
-//! users for a bounded time and nobody else.
+//! users for a bounded time and nobody else. A process that is killed meanwhile waits no longer.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use smb2::pack::Guid;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::smb::lease::Break;
 use crate::smb::login::{Target, login};
 use crate::smb::{Fault, Link, ops};
 use crate::wire::{Config, Failure, Password, Status};
@@ -20,6 +21,8 @@ use crate::wire::{Config, Failure, Password, Status};
 /// Pauses between attempts: they double, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often those who wait are looked at, whether they are being killed.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The connection of the moment, numbered.
 #[derive(Clone)]
@@ -45,6 +48,7 @@ pub(crate) struct Share {
     /// Tells attempts that pause of a new key.
     rotated: Notify,
     client: Guid,
+    breaks: mpsc::UnboundedSender<Break>,
     stand: watch::Sender<Stand>,
     connections: AtomicU64,
     previous: AtomicU64,
@@ -58,13 +62,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Share {
     /// Connects for the first time; its failure is the mount's.
-    pub(crate) async fn open(config: Config) -> Result<Arc<Self>, Fault> {
+    /// Leases that the server takes back are told to `breaks`.
+    pub(crate) async fn open(
+        config: Config,
+        breaks: mpsc::UnboundedSender<Break>,
+    ) -> Result<Arc<Self>, Fault> {
         let client = ops::guid()?;
         let share = Self {
             password: Mutex::new(config.password.clone()),
             rotated: Notify::new(),
             config,
             client,
+            breaks,
             stand: watch::Sender::new(Stand::Down {
                 since: Instant::now(),
                 last: None,
@@ -96,6 +105,7 @@ impl Share {
             previous: self.previous.load(Ordering::Relaxed),
             patience: Duration::from_millis(options.connect_ms),
             silence: Duration::from_millis(options.silence_ms),
+            breaks: self.breaks.clone(),
         })
         .await
     }
@@ -174,7 +184,10 @@ impl Share {
             if left.is_zero() {
                 return Err(over);
             }
-            let _ = tokio::time::timeout(left, stand.changed()).await;
+            let _ = tokio::time::timeout(left.min(LOOK), stand.changed()).await;
+            if super::kernel::asker_is_ending() {
+                return Err(Fault::Errno(libc::EINTR));
+            }
         }
     }
 

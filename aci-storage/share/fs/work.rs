@@ -4,37 +4,40 @@ use std::ffi::OsStr;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use smb2::msg::create::CreateDisposition;
 use smb2::types::flags::FileAttributes;
 
-use super::handles::Handle;
-use super::locks::{self, Range};
+use super::behind::{self, Behind};
+use super::belief::Advice;
+use super::handles::{Beginning, Handle};
 use super::nodes::Nodes;
-use super::{Inner, locked, names};
-use crate::smb::ops::{
-    self, Access, Attributes, DirectoryEntry, Durable, Kind, Locking, Open, Room,
-};
-use crate::smb::{Fault, Link, status};
+use super::{Inner, Listed, locked, names};
+use crate::smb::ops::{self, Access, Attributes, Durable, Kind, Open, Room};
+use crate::smb::{Fault, Link, lease, status};
+use crate::wire::Cache;
 
 /// A node and what the server tells of it.
 pub(crate) type Entry = (u64, Attributes);
 
-const READ: u32 = Access::FILE_READ_DATA | Access::FILE_READ_ATTRIBUTES;
+pub(super) const READ: u32 = Access::FILE_READ_DATA | Access::FILE_READ_ATTRIBUTES;
 const WRITE: u32 = Access::FILE_WRITE_DATA
     | Access::FILE_APPEND_DATA
     | Access::FILE_READ_ATTRIBUTES
     | Access::FILE_WRITE_ATTRIBUTES;
 
-/// Pauses while another holds a lock that is waited for.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_LOCK_PAUSE: Duration = Duration::from_millis(500);
-
 /// A file that is being closed is waited for so often and so long, before it counts as open.
 const CLOSING: Duration = Duration::from_millis(1);
 const CLOSING_ROUNDS: u32 = 20;
+
+/// How much of a file is read with its opening, in bytes: small files need no further message.
+const BEGINNING: u32 = 64 << 10;
+/// A share with less room than this gets no write that waits: it may be refused.
+const SPARE: u64 = 128 << 20;
+/// So long an answer about room is believed.
+const ROOM_BELIEF: Duration = Duration::from_secs(1);
 
 /// What a changed file gets; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,18 +48,8 @@ pub(crate) struct Changes {
     pub(crate) written: Option<SystemTime>,
 }
 
-/// What a lock is about.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Claim {
-    pub(crate) node: u64,
-    pub(crate) handle: u64,
-    pub(crate) owner: u64,
-    pub(crate) range: Range,
-    pub(crate) locking: Locking,
-}
-
 impl Inner {
-    fn path(&self, node: u64) -> Result<String, Fault> {
+    pub(super) fn path(&self, node: u64) -> Result<String, Fault> {
         self.nodes().path(node).ok_or(Fault::Stale)
     }
 
@@ -64,7 +57,7 @@ impl Inner {
         self.nodes().below(parent, name).ok_or(Fault::Stale)
     }
 
-    async fn on_path<T, F>(
+    pub(super) async fn on_path<T, F>(
         &self,
         path: &str,
         mut action: impl FnMut(Arc<Link>, String, bool) -> F,
@@ -77,15 +70,35 @@ impl Inner {
             .await
     }
 
-    async fn stat(&self, path: &str) -> Result<Attributes, Fault> {
-        self.on_path(path, |link, path, _| async move { link.stat(&path).await })
-            .await
+    pub(super) async fn stat(&self, path: &str) -> Result<Attributes, Fault> {
+        let attributes = self
+            .on_path(path, |link, path, _| async move { link.stat(&path).await })
+            .await?;
+        Ok(self.as_link(path, attributes).await)
     }
 
     pub(crate) async fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry, Fault> {
         let name = names::to_server(name)?;
-        let attributes = self.stat(&self.below(parent, &name)?).await?;
-        Ok((self.nodes().find(parent, &name), attributes))
+        let belief = self.belief();
+        if locked(&self.absent).knows(parent, &name, Instant::now(), belief) {
+            return Err(Fault::Errno(libc::ENOENT));
+        }
+        let known = self.nodes().known(parent, &name);
+        if let Some(node) = known {
+            self.settle(node).await;
+        }
+        match self.stat(&self.below(parent, &name)?).await {
+            Err(fault @ Fault::Status(status::OBJECT_NAME_NOT_FOUND)) => {
+                let advice = locked(&self.absent).missed(parent, Instant::now(), belief);
+                if advice == Advice::List {
+                    let all = self.list(parent).await.ok();
+                    let names = all.as_ref().map(|a| a.iter().map(|e| e.name.as_str()));
+                    locked(&self.absent).listed(parent, names);
+                }
+                Err(fault)
+            }
+            other => Ok((self.nodes().find(parent, &name), other?)),
+        }
     }
 
     pub(crate) async fn getattr(
@@ -93,12 +106,20 @@ impl Inner {
         node: u64,
         handle: Option<u64>,
     ) -> Result<Attributes, Fault> {
+        self.settle(node).await;
         if let Some(handle) = handle.and_then(|h| self.handle(h).ok()) {
             return handle
                 .run(self, |link, file| async move { link.stat_open(file).await })
                 .await;
         }
-        self.stat(&self.path(node)?).await
+        let now = Instant::now();
+        let seen = locked(&self.seen).get(node, now, self.belief());
+        if let Some(attributes) = seen {
+            return Ok(attributes);
+        }
+        let attributes = self.stat(&self.path(node)?).await?;
+        locked(&self.seen).put(node, now, attributes);
+        Ok(attributes)
     }
 
     pub(crate) async fn setattr(
@@ -107,6 +128,9 @@ impl Inner {
         handle: Option<u64>,
         changes: Changes,
     ) -> Result<Attributes, Fault> {
+        self.settle(node).await;
+        self.changed();
+        locked(&self.seen).forget(node);
         if let Some(size) = changes.size {
             match handle.and_then(|h| self.handle(h).ok()) {
                 Some(handle) => {
@@ -174,13 +198,18 @@ impl Inner {
         }))
     }
 
-    fn durable(&self, node: u64) -> Result<Durable, Fault> {
+    fn durable(&self, node: u64, access: u32) -> Result<Durable, Fault> {
         let mut lease = [0; 16];
         lease[..8].copy_from_slice(&self.lease.to_le_bytes());
         lease[8..].copy_from_slice(&node.to_le_bytes());
         Ok(Durable {
             guid: ops::guid()?,
             lease,
+            state: if access & Access::FILE_WRITE_DATA != 0 && self.is_behind() {
+                lease::READ_HANDLE | lease::WRITE
+            } else {
+                lease::READ_HANDLE
+            },
         })
     }
 
@@ -199,8 +228,15 @@ impl Inner {
         flags: i32,
         how: CreateDisposition,
     ) -> Result<(u64, Attributes), Fault> {
-        let durable = self.durable(node)?;
+        self.settle(node).await;
         let access = Self::access(flags);
+        let durable = self.durable(node, access)?;
+        let reads = access == READ && self.share.config().options.cache != Cache::None;
+        if how != CreateDisposition::FileOpen {
+            self.changed();
+        }
+        let changes = self.changes.load(Ordering::Relaxed);
+        let mut leased = true;
         loop {
             let current = self.share.current().await?;
             let open = Open {
@@ -208,25 +244,35 @@ impl Inner {
                 access,
                 how,
                 kind: Kind::File,
-                durable: Some(durable),
+                durable: leased.then_some(durable),
             };
-            let opened = match current.link.open(&open).await {
+            let opened = if leased && reads {
+                current.link.open_and_read(&open, BEGINNING).await
+            } else {
+                current.link.open(&open).await.map(|opened| (opened, None))
+            };
+            let (opened, data) = match opened {
                 Err(fault) if fault.is_loss() => {
                     self.share.found_lost(current.generation);
+                    continue;
+                }
+                // The lease is still counted for what the file was called before.
+                Err(Fault::Status(status::INVALID_PARAMETER)) if leased => {
+                    leased = false;
                     continue;
                 }
                 other => other?,
             };
             let id = self.next.fetch_add(1, Ordering::Relaxed);
-            let append = flags & libc::O_APPEND != 0;
-            let handle = Handle::new(
-                id,
-                node,
-                access,
-                append,
-                durable,
-                (current.generation, &opened),
-            );
+            let beginning = data.map(|data| Beginning {
+                whole: data.len() < BEGINNING as usize,
+                data,
+                read: Instant::now(),
+                changes,
+            });
+            let at = (current.generation, &opened);
+            let handle = Handle::new((id, node), (access, flags), durable, at, beginning);
+            self.granted(node, current.generation, opened.lease);
             locked(&self.handles).insert(id, Arc::new(handle));
             self.nodes().opened(node);
             return Ok((id, opened.attributes));
@@ -252,9 +298,13 @@ impl Inner {
             (false, true) => CreateDisposition::FileOverwriteIf,
             (false, false) => CreateDisposition::FileOpenIf,
         };
+        locked(&self.absent).made(parent, &name);
         let node = self.nodes().find(parent, &name);
         match self.open_as(node, &path, flags, how).await {
-            Ok((handle, attributes)) => Ok(((node, attributes), handle)),
+            Ok((handle, attributes)) => {
+                locked(&self.seen).made(parent, attributes.created);
+                Ok(((node, attributes), handle))
+            }
             Err(fault) => {
                 self.nodes().forget(node, 1);
                 Err(fault)
@@ -273,6 +323,7 @@ impl Inner {
     async fn make(&self, parent: u64, name: &OsStr, kind: Kind) -> Result<Entry, Fault> {
         let name = names::to_server(name)?;
         let path = self.below(parent, &name)?;
+        locked(&self.absent).made(parent, &name);
         let attributes = self
             .on_path(&path, |link, path, again| async move {
                 let open = Open {
@@ -295,16 +346,23 @@ impl Inner {
                 }
             })
             .await?;
+        locked(&self.seen).made(parent, attributes.created);
         Ok((self.nodes().find(parent, &name), attributes))
     }
 
     pub(crate) async fn remove(&self, parent: u64, name: &OsStr, kind: Kind) -> Result<(), Fault> {
         let name = names::to_server(name)?;
-        self.remove_name(parent, &name, kind).await
+        let done = self.remove_name(parent, &name, kind).await;
+        locked(&self.seen).forget(parent);
+        done
     }
 
     async fn remove_name(&self, parent: u64, name: &str, kind: Kind) -> Result<(), Fault> {
         let path = self.below(parent, name)?;
+        let known = self.nodes().known(parent, name);
+        if let Some(node) = known {
+            self.settle(node).await;
+        }
         if kind == Kind::File && self.stays_open(parent, name).await {
             let hidden = names::hidden(ops::guid()?);
             let to = self.below(parent, &hidden)?;
@@ -380,6 +438,8 @@ impl Inner {
         if from_path == to_path {
             return Ok(());
         }
+        self.settle_all().await;
+        locked(&self.absent).made(to.0, &to_name);
         let mut done = self.rename_paths(&from_path, &to_path, replace).await;
         // A server replaces neither a directory nor a file that is open.
         let refused = matches!(
@@ -417,6 +477,8 @@ impl Inner {
         }
         done?;
         self.nodes().moved((from.0, &from_name), (to.0, &to_name));
+        locked(&self.seen).forget(from.0);
+        locked(&self.seen).forget(to.0);
         Ok(())
     }
 
@@ -451,18 +513,89 @@ impl Inner {
 
     pub(crate) async fn read(&self, handle: u64, offset: u64, size: u32) -> Result<Bytes, Fault> {
         let handle = self.handle(handle)?;
-        let data = handle
-            .run(self, |link, file| async move {
-                link.read(file, offset, size).await
-            })
-            .await?;
+        self.settle(handle.node).await;
+        let data = match self.begins(&handle, offset, size) {
+            Some(data) => data,
+            None => {
+                handle
+                    .run(self, |link, file| async move {
+                        link.read(file, offset, size).await
+                    })
+                    .await?
+            }
+        };
         let read = &self.share.bytes_read;
         read.fetch_add(data.len() as u64, Ordering::Relaxed);
         Ok(data)
     }
 
-    pub(crate) async fn write(&self, handle: u64, offset: u64, data: Bytes) -> Result<u32, Fault> {
+    /// What was read when the file was opened, if that is it and nothing was written since.
+    fn begins(&self, handle: &Handle, offset: u64, size: u32) -> Option<Bytes> {
+        let beginning = handle.beginning.as_ref()?;
+        let data = &beginning.data;
+        let from = usize::try_from(offset).ok()?;
+        let to = from.checked_add(size as usize)?;
+        let current = beginning.read.elapsed() < self.belief()
+            && beginning.changes == self.changes.load(Ordering::Relaxed);
+        if !current || (to > data.len() && !beginning.whole) {
+            return None;
+        }
+        Some(data.slice(from.min(data.len())..to.min(data.len())))
+    }
+
+    /// Writes; what is answered the server has, or will have before anybody can see the difference.
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        handle: u64,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<u32, Fault> {
         let handle = self.handle(handle)?;
+        self.changed();
+        // What went through another descriptor of the file is not overtaken.
+        let (id, node) = (handle.id, handle.node);
+        self.settle_those(|other| other.node == node && other.id != id)
+            .await;
+        if self.is_behind()
+            && !handle.append
+            && !handle.sync
+            && self.is_alone(handle.node)
+            && self.has_room().await
+            && Behind::put(self, &handle, offset, data.clone()).await?
+        {
+            return Ok(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        }
+        self.settle(handle.node).await;
+        handle.behind.failure()?;
+        self.write_through(&handle, offset, &data).await
+    }
+
+    /// Whether writes may be answered before the server has them.
+    fn is_behind(&self) -> bool {
+        self.share.config().options.cache == Cache::Behind
+    }
+
+    /// Whether the share has so much room that no write is refused for want of it.
+    async fn has_room(&self) -> bool {
+        let mut spare = self.spare.lock().await;
+        if let Some((asked, enough)) = *spare
+            && asked.elapsed() < ROOM_BELIEF
+        {
+            return enough;
+        }
+        let room = self.room().await;
+        let enough = room.is_ok_and(|room| room.free.saturating_mul(room.unit) > SPARE);
+        *spare = Some((Instant::now(), enough));
+        enough
+    }
+
+    /// Writes, and the server has it then.
+    pub(crate) async fn write_through(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        data: &Bytes,
+    ) -> Result<u32, Fault> {
         // Where the file ends now, for others may have appended too.
         let offset = if handle.append {
             let now = handle.run(self, |link, file| async move { link.stat_open(file).await });
@@ -470,27 +603,48 @@ impl Inner {
         } else {
             offset
         };
+        let written = self
+            .write_pieces(handle, offset, vec![data.clone()])
+            .await?;
+        Ok(u32::try_from(written).unwrap_or(u32::MAX))
+    }
+
+    /// Writes pieces that follow one another; how many bytes.
+    pub(crate) async fn write_pieces(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        mut data: Vec<Bytes>,
+    ) -> Result<u64, Fault> {
         let mut done = 0;
-        while done < data.len() {
-            let rest = data.slice(done..);
-            let at = offset + done as u64;
+        while !data.is_empty() {
+            let pieces = Arc::new(data);
             let written = handle
                 .run(self, |link, file| {
-                    let rest = rest.clone();
-                    async move { link.write(file, at, &rest).await }
+                    let pieces = Arc::clone(&pieces);
+                    async move { link.write(file, offset + done, &pieces).await }
                 })
                 .await?;
             if written == 0 {
                 return Err(Fault::Errno(libc::EIO));
             }
-            done += written as usize;
+            done += u64::from(written);
+            data = behind::rest(&pieces, written as usize);
         }
         let written = &self.share.bytes_written;
-        written.fetch_add(done as u64, Ordering::Relaxed);
-        Ok(u32::try_from(done).unwrap_or(u32::MAX))
+        written.fetch_add(done, Ordering::Relaxed);
+        Ok(done)
+    }
+
+    /// All that was written is on the server, or it is said what is not.
+    pub(crate) async fn flush(&self, handle: u64) -> Result<(), Fault> {
+        let handle = self.handle(handle)?;
+        handle.behind.settle().await;
+        handle.behind.failure()
     }
 
     pub(crate) async fn fsync(&self, handle: u64) -> Result<(), Fault> {
+        self.flush(handle).await?;
         self.handle(handle)?
             .run(self, |link, file| async move { link.flush(file).await })
             .await
@@ -498,7 +652,10 @@ impl Inner {
 
     /// Lengthens a file to hold a range.
     pub(crate) async fn allocate(&self, handle: u64, end: u64) -> Result<(), Fault> {
-        self.handle(handle)?
+        let handle = self.handle(handle)?;
+        self.settle(handle.node).await;
+        self.changed();
+        handle
             .run(self, |link, file| async move {
                 if link.stat_open(file).await?.size < end {
                     link.set_size(file, end).await?;
@@ -523,6 +680,9 @@ impl Inner {
         }
         handle.close(self).await;
         let doomed = self.nodes().closed(handle.node);
+        if self.nodes().opens(handle.node) == 0 {
+            self.forget_lease(handle.node);
+        }
         if let Some(path) = doomed {
             let _ = self
                 .on_path(&path, |link, path, _| async move {
@@ -534,177 +694,54 @@ impl Inner {
     }
 
     /// All names of a directory and what the server tells of them, `.` and `..` left out.
-    pub(crate) async fn list(&self, node: u64) -> Result<Vec<DirectoryEntry>, Fault> {
+    pub(crate) async fn list(&self, node: u64) -> Result<Vec<Listed>, Fault> {
+        self.settle_all().await;
         let path = self.path(node)?;
-        self.on_path(&path, |link, path, _| async move {
-            let open = Open {
-                path: &path,
-                access: Access::FILE_READ_DATA | Access::FILE_READ_ATTRIBUTES,
-                how: CreateDisposition::FileOpen,
-                kind: Kind::Directory,
-                durable: None,
-            };
-            let opened = link.open(&open).await?;
-            let mut all = Vec::new();
-            let mut restart = true;
-            loop {
-                let piece = link.list(opened.file, restart).await?;
-                if piece.is_empty() {
-                    break;
+        let mut all = self
+            .on_path(&path, |link, path, _| async move {
+                let open = Open {
+                    path: &path,
+                    access: Access::FILE_READ_DATA | Access::FILE_READ_ATTRIBUTES,
+                    how: CreateDisposition::FileOpen,
+                    kind: Kind::Directory,
+                    durable: None,
+                };
+                let opened = link.open(&open).await?;
+                let mut all = Vec::new();
+                let mut restart = true;
+                loop {
+                    let piece = link.list(opened.file, restart).await?;
+                    if piece.is_empty() {
+                        break;
+                    }
+                    restart = false;
+                    let piece = piece.into_iter().map(|entry| Listed {
+                        attributes: (&entry).into(),
+                        number: entry.file_id,
+                        name: entry.file_name,
+                    });
+                    all.extend(piece.filter(|entry| {
+                        names::from_server(&entry.name).is_some()
+                            && !entry.name.starts_with(names::HIDDEN)
+                    }));
                 }
-                restart = false;
-                all.extend(piece.into_iter().filter(|entry| {
-                    names::from_server(&entry.file_name).is_some()
-                        && !entry.file_name.starts_with(names::HIDDEN)
-                }));
+                link.close(opened.file).await?;
+                Ok(all)
+            })
+            .await?;
+        for entry in &mut all {
+            if self.may_be_link(&entry.attributes) {
+                let path = self.below(node, &entry.name)?;
+                entry.attributes = self.as_link(&path, entry.attributes).await;
             }
-            link.close(opened.file).await?;
-            Ok(all)
-        })
-        .await
+        }
+        Ok(all)
     }
 
+    /// How much room the share has.
     pub(crate) async fn room(&self) -> Result<Room, Fault> {
         self.share
             .run(|link, _| async move { link.room().await })
             .await
-    }
-
-    /// A lock that stands against this one, if any.
-    pub(crate) async fn blocked(&self, claim: Claim) -> Result<Option<locks::Held>, Fault> {
-        let exclusive = claim.locking == Locking::Exclusive;
-        let here = locked(&self.locks)
-            .get(&claim.node)
-            .and_then(|l| l.conflict(claim.owner, claim.range, exclusive));
-        if here.is_some() || self.share.config().options.nobrl {
-            return Ok(here);
-        }
-        // A server cannot be asked who holds a lock; it is tried and given back.
-        let _turn = self.locking.lock().await;
-        let (start, length) = claim.range.extent();
-        let locking = claim.locking;
-        let tried = self
-            .handle(claim.handle)?
-            .run(self, |link, file| async move {
-                link.lock(file, &[(start, length, locking)]).await?;
-                link.lock(file, &[(start, length, Locking::Unlock)]).await
-            })
-            .await;
-        match tried {
-            Ok(()) => Ok(None),
-            Err(Fault::Status(status::LOCK_NOT_GRANTED | status::FILE_LOCK_CONFLICT)) => {
-                Ok(Some(locks::Held {
-                    range: claim.range,
-                    exclusive: true,
-                    handle: 0,
-                }))
-            }
-            Err(fault) => Err(fault),
-        }
-    }
-
-    /// Takes or gives a lock; waits for it as long as the asking process lives, if it wants.
-    pub(crate) async fn lock(&self, claim: Claim, wait: Option<u32>) -> Result<(), Fault> {
-        let mut pause = LOCK_PAUSE;
-        loop {
-            match (self.try_lock(claim).await, wait) {
-                (Err(Fault::Errno(libc::EAGAIN)), Some(pid)) => {
-                    if super::kernel::is_ending(pid) {
-                        return Err(Fault::Errno(libc::EINTR));
-                    }
-                }
-                (done, _) => return done,
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_LOCK_PAUSE);
-        }
-    }
-
-    async fn try_lock(&self, claim: Claim) -> Result<(), Fault> {
-        let _turn = self.locking.lock().await;
-        let exclusive = claim.locking == Locking::Exclusive;
-        let (after, change) = {
-            let mut all = locked(&self.locks);
-            let locks = all.entry(claim.node).or_default();
-            let taken = claim.locking != Locking::Unlock
-                && locks
-                    .conflict(claim.owner, claim.range, exclusive)
-                    .is_some();
-            if taken {
-                return Err(Fault::Errno(libc::EAGAIN));
-            }
-            let after = locks.after(claim.owner, claim.range, claim.locking, claim.handle);
-            let change = locks.change(claim.owner, &after);
-            (after, change)
-        };
-        if !self.share.config().options.nobrl {
-            self.ask_locks(&change).await?;
-        }
-        let mut all = locked(&self.locks);
-        let locks = all.entry(claim.node).or_default();
-        locks.set(claim.owner, after);
-        if locks.is_empty() {
-            all.remove(&claim.node);
-        }
-        Ok(())
-    }
-
-    async fn ask_locks(&self, change: &locks::Change) -> Result<(), Fault> {
-        for held in &change.unlock {
-            // Its descriptor may be closed meanwhile; the server gave it up then.
-            if self.handle(held.handle).is_ok() {
-                let given = self.ask_lock(held, Locking::Unlock).await;
-                if !matches!(given, Err(Fault::Status(status::RANGE_NOT_LOCKED))) {
-                    given?;
-                }
-            }
-        }
-        let mut taken = Vec::new();
-        for held in &change.lock {
-            if let Err(fault) = self.ask_lock(held, locks::locking(held)).await {
-                // As it was, as far as that can be had.
-                for held in taken {
-                    let _ = self.ask_lock(held, Locking::Unlock).await;
-                }
-                for held in &change.unlock {
-                    let _ = self.ask_lock(held, locks::locking(held)).await;
-                }
-                return Err(match fault {
-                    Fault::Status(status::LOCK_NOT_GRANTED | status::FILE_LOCK_CONFLICT) => {
-                        Fault::Errno(libc::EAGAIN)
-                    }
-                    other => other,
-                });
-            }
-            taken.push(held);
-        }
-        Ok(())
-    }
-
-    async fn ask_lock(&self, held: &locks::Held, locking: Locking) -> Result<(), Fault> {
-        let (start, length) = held.range.extent();
-        self.handle(held.handle)?
-            .run(self, |link, file| async move {
-                link.lock(file, &[(start, length, locking)]).await
-            })
-            .await
-    }
-
-    /// Gives up all that an owner holds of a file, as POSIX does when it closes any descriptor.
-    pub(crate) async fn unlock_all(&self, node: u64, owner: u64, handle: u64) -> Result<(), Fault> {
-        if !locked(&self.locks).contains_key(&node) {
-            return Ok(());
-        }
-        let claim = Claim {
-            node,
-            handle,
-            owner,
-            range: Range {
-                start: 0,
-                end: u64::MAX,
-            },
-            locking: Locking::Unlock,
-        };
-        self.lock(claim, None).await
     }
 }

@@ -12,11 +12,13 @@ use smb2::types::flags::HeaderFlags;
 use smb2::types::{Command, CreditCharge, MessageId, SessionId, TreeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::seal::{self, Seal};
 use super::{Fault, lease, status};
 
+/// What a message begins with that is not encrypted.
+const CLEAR: [u8; 4] = [0xFE, b'S', b'M', b'B'];
 /// Largest frame that is taken from a server: a read of 8 MiB and its headers.
 const FRAME: usize = 9 << 20;
 /// After so long without a word an idle connection is asked whether it lives.
@@ -38,7 +40,7 @@ pub(crate) struct Reply {
 pub(crate) struct Ask<'a> {
     pub(crate) command: Command,
     pub(crate) body: &'a dyn Pack,
-    pub(crate) data: &'a [u8],
+    pub(crate) data: &'a [&'a [u8]],
     /// Bytes that the answer or the data has, which decides the credits it costs.
     pub(crate) size: usize,
 }
@@ -82,6 +84,8 @@ struct Shared {
     next: AtomicU64,
     seal: Seal,
     session: u64,
+    /// Where leases go that the server takes back.
+    breaks: mpsc::UnboundedSender<lease::Break>,
     begun: Instant,
     /// Milliseconds from `begun` to the last word of the server.
     heard: AtomicU64,
@@ -173,7 +177,7 @@ impl Shared {
 
     /// Room for length and transform header, then the messages, each at a multiple of 8 bytes.
     fn pack(&self, asks: &[Ask<'_>], first: u64, tree: TreeId) -> Vec<u8> {
-        let data: usize = asks.iter().map(|a| a.data.len()).sum();
+        let data: usize = asks.iter().flat_map(|a| a.data).map(|d| d.len()).sum();
         let base = 4 + seal::HEADER;
         let mut cursor = WriteCursor::with_capacity(base + data + 512 * asks.len());
         cursor.write_zeros(base);
@@ -192,7 +196,9 @@ impl Shared {
             }
             header.pack(&mut cursor);
             ask.body.pack(&mut cursor);
-            cursor.write_bytes(ask.data);
+            for data in ask.data {
+                cursor.write_bytes(data);
+            }
             if !last {
                 let ragged = (cursor.position() - start) % 8;
                 if ragged != 0 {
@@ -207,7 +213,7 @@ impl Shared {
     }
 
     /// Hands the messages of a frame to those who wait for them.
-    fn take(self: &Arc<Self>, frame: Vec<u8>) -> Result<(), Fault> {
+    fn take(&self, frame: Vec<u8>) -> Result<(), Fault> {
         let frame = Bytes::from(frame);
         let mut at = seal::HEADER;
         loop {
@@ -232,11 +238,36 @@ impl Shared {
         }
     }
 
-    fn deliver(self: &Arc<Self>, reply: Reply) {
+    /// A message that is not encrypted: a lease that is taken back belongs to no session, so a server
+    /// may tell of it in clear (MS-SMB2 3.3.4.7). Whoever makes one up brings about that this side
+    /// keeps less. Nothing else may come so.
+    fn take_clear(&self, frame: &[u8]) -> Result<(), Fault> {
+        if frame.len() < Header::SIZE {
+            return Err(Fault::protocol("a message shorter than its header"));
+        }
+        let (header, body) = frame.split_at(Header::SIZE);
+        let header = Header::unpack(&mut ReadCursor::new(header))?;
+        let unsolicited = header.message_id == MessageId::UNSOLICITED
+            && header.command == Command::OplockBreak
+            && header.is_response();
+        match lease::Break::read(body).filter(|_| unsolicited) {
+            Some(broken) => {
+                let _ = self.breaks.send(broken);
+                Ok(())
+            }
+            None => Err(Fault::protocol(
+                "the server sent a message that is not encrypted",
+            )),
+        }
+    }
+
+    fn deliver(&self, reply: Reply) {
         let header = &reply.header;
         self.grant(header.credits);
         if header.message_id == MessageId::UNSOLICITED {
-            self.broken(&reply.body);
+            if let Some(broken) = lease::Break::read(&reply.body) {
+                let _ = self.breaks.send(broken);
+            }
             return;
         }
         // An interim answer: the true one follows.
@@ -250,23 +281,6 @@ impl Shared {
         if let Some(waiting) = waiting {
             let _ = waiting.answer.send(Ok(reply));
         }
-    }
-
-    /// A lease is taken back: nothing is cached under it, so it is given up at once.
-    fn broken(self: &Arc<Self>, body: &[u8]) {
-        let Some(acknowledgement) = lease::Break::read(body).and_then(|b| b.acknowledgement())
-        else {
-            return;
-        };
-        let shared = Arc::clone(self);
-        tokio::spawn(async move {
-            let ask = Ask::new(Command::OplockBreak, &acknowledgement);
-            if let Ok(answers) = shared.send(&[ask]).await {
-                for answer in answers {
-                    let _ = answer.await;
-                }
-            }
-        });
     }
 }
 
@@ -283,10 +297,14 @@ async fn read(mut from: OwnedReadHalf, shared: Arc<Shared>) {
             Err(fault) => return shared.die(&fault),
         };
         shared.hear();
-        let taken = shared
-            .seal
-            .open(&mut frame)
-            .and_then(|()| shared.take(frame));
+        let taken = if frame.starts_with(&CLEAR) {
+            shared.take_clear(&frame)
+        } else {
+            shared
+                .seal
+                .open(&mut frame)
+                .and_then(|()| shared.take(frame))
+        };
         if let Err(fault) = taken {
             return shared.die(&fault);
         }
@@ -356,6 +374,7 @@ pub(crate) struct Login {
     pub(crate) credits: u16,
     pub(crate) limits: Limits,
     pub(crate) silence: Duration,
+    pub(crate) breaks: mpsc::UnboundedSender<lease::Break>,
 }
 
 impl Link {
@@ -368,6 +387,7 @@ impl Link {
             next: AtomicU64::new(login.next),
             seal: login.seal,
             session: login.session,
+            breaks: login.breaks,
             begun: Instant::now(),
             heard: AtomicU64::new(0),
         });
@@ -396,6 +416,14 @@ impl Link {
     /// Gives the connection up; everyone who waits hears [`Fault::Lost`].
     pub(crate) fn give_up(&self) {
         self.shared.die(&Fault::Lost);
+    }
+
+    /// Tells the server that a lease is given up which it has taken back.
+    pub(crate) async fn acknowledge(&self, broken: &lease::Break) {
+        if let Some(acknowledgement) = broken.acknowledgement() {
+            let ask = Ask::new(Command::OplockBreak, &acknowledgement);
+            let _ = self.ask(ask).await;
+        }
     }
 
     /// Asks and waits for the answer; a refusal is a [`Fault::Status`].

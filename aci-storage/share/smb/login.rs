@@ -19,10 +19,11 @@ use smb2::types::flags::{Capabilities, SecurityMode};
 use smb2::types::{Command, Dialect, MessageId, SessionId};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 use super::link::{Ask, Limits, Link, Login, receive};
 use super::seal::Seal;
-use super::{Fault, status};
+use super::{Fault, lease, status};
 use crate::wire::{Cause, Failure};
 
 /// Who logs in where.
@@ -41,6 +42,8 @@ pub(crate) struct Target<'a> {
     pub(crate) patience: Duration,
     /// How long the connection may owe an answer later.
     pub(crate) silence: Duration,
+    /// Where leases go that the server takes back.
+    pub(crate) breaks: mpsc::UnboundedSender<lease::Break>,
 }
 
 const SHA_512: u16 = 1;
@@ -101,6 +104,7 @@ async fn enter(target: &Target<'_>, place: &str) -> Result<Link, Fault> {
         credits: talk.credits,
         limits: agreed.limits,
         silence: target.silence,
+        breaks: target.breaks.clone(),
     });
     tree(target, &link).await?;
     Ok(link)

@@ -59,6 +59,8 @@ pub(crate) struct Attributes {
     pub(crate) written: FileTime,
     pub(crate) changed: FileTime,
     pub(crate) bits: u32,
+    /// It stands for a symbolic link, whose target is so long.
+    pub(crate) link: Option<u16>,
 }
 
 impl Attributes {
@@ -81,6 +83,7 @@ impl From<&CreateResponse> for Attributes {
             written: response.last_write_time,
             changed: response.change_time,
             bits: response.file_attributes,
+            link: None,
         }
     }
 }
@@ -95,6 +98,7 @@ impl From<&DirectoryEntry> for Attributes {
             written: entry.last_write_time,
             changed: entry.change_time,
             bits: entry.file_attributes,
+            link: None,
         }
     }
 }
@@ -112,7 +116,7 @@ pub(crate) struct Open<'a> {
     pub(crate) access: u32,
     pub(crate) how: CreateDisposition,
     pub(crate) kind: Kind,
-    /// Survives a lost connection under this name, with a lease of this key.
+    /// Survives a lost connection under this name, with this lease.
     pub(crate) durable: Option<Durable>,
 }
 
@@ -121,6 +125,8 @@ pub(crate) struct Open<'a> {
 pub(crate) struct Durable {
     pub(crate) guid: Guid,
     pub(crate) lease: [u8; 16],
+    /// What is asked for under the lease.
+    pub(crate) state: u32,
 }
 
 /// An open file.
@@ -130,6 +136,8 @@ pub(crate) struct Opened {
     pub(crate) attributes: Attributes,
     /// The server keeps it open when the connection is lost.
     pub(crate) durable: bool,
+    /// What the lease grants.
+    pub(crate) lease: lease::Granted,
     /// Which file it is, on the server: another file under the same name has another number.
     pub(crate) number: u64,
 }
@@ -233,22 +241,69 @@ fn number(reply: &Reply) -> Result<u64, Fault> {
         .ok_or_else(|| Fault::protocol("a file without a number"))
 }
 
+/// What an open asks for besides the file: that it outlives the connection.
+fn wanted(open: &Open<'_>) -> Vec<u8> {
+    let Some(durable) = &open.durable else {
+        return Vec::new();
+    };
+    create_context::pack_contexts(&[
+        DurableRequestV2 {
+            timeout_ms: 60_000,
+            persistent: false,
+            create_guid: durable.guid,
+        }
+        .context(),
+        lease::context(durable.lease, durable.state),
+    ])
+}
+
+fn reading(file: FileId, offset: u64, size: u32) -> ReadRequest {
+    ReadRequest {
+        padding: 0x50,
+        flags: 0,
+        length: size,
+        offset,
+        file_id: file,
+        minimum_count: 0,
+        channel: 0,
+        remaining_bytes: 0,
+        read_channel_info: Vec::new(),
+    }
+}
+
+/// The data of an answer to a read, taken out of the message as it lies there.
+fn content(reply: Reply, size: u32) -> Result<Bytes, Fault> {
+    let body = reply.body;
+    let malformed = || Fault::protocol("an answer to a read that is malformed");
+    let at = usize::from(*body.get(2).ok_or_else(malformed)?);
+    let length = body
+        .get(4..8)
+        .and_then(|b| b.first_chunk())
+        .map(|b| u32::from_le_bytes(*b))
+        .ok_or_else(malformed)?;
+    let start = at.checked_sub(64).ok_or_else(malformed)?;
+    let end = start + length as usize;
+    if length > size || end > body.len() {
+        return Err(malformed());
+    }
+    Ok(body.slice(start..end))
+}
+
 impl Link {
     /// Opens a file or directory and asks which it is.
     pub(crate) async fn open(&self, open: &Open<'_>) -> Result<Opened, Fault> {
-        let contexts = match &open.durable {
-            None => Vec::new(),
-            Some(durable) => create_context::pack_contexts(&[
-                DurableRequestV2 {
-                    timeout_ms: 60_000,
-                    persistent: false,
-                    create_guid: durable.guid,
-                }
-                .context(),
-                lease::context(durable.lease),
-            ]),
-        };
-        self.opened(create(open, contexts)).await
+        let (opened, _) = self.opened(create(open, wanted(open)), 0).await?;
+        Ok(opened)
+    }
+
+    /// Opens a file and reads its beginning with the same message; `None` if that cannot be read.
+    pub(crate) async fn open_and_read(
+        &self,
+        open: &Open<'_>,
+        size: u32,
+    ) -> Result<(Opened, Option<Bytes>), Fault> {
+        self.opened(create(open, wanted(open)), size.min(self.limits.read))
+            .await
     }
 
     /// Asks for an open file back that an earlier connection had.
@@ -263,21 +318,31 @@ impl Link {
                 persistent: false,
             }
             .context(),
-            lease::context(durable.lease),
+            lease::context(durable.lease, durable.state),
         ]);
-        let mut opened = self.opened(create(open, contexts)).await?;
+        let (mut opened, _) = self.opened(create(open, contexts), 0).await?;
         opened.durable = true;
         Ok(opened)
     }
 
-    async fn opened(&self, request: CreateRequest) -> Result<Opened, Fault> {
+    async fn opened(
+        &self,
+        request: CreateRequest,
+        beginning: u32,
+    ) -> Result<(Opened, Option<Bytes>), Fault> {
         let which = question(InfoType::File, INTERNAL, OPENED);
-        let replies = self
-            .chain(&[
-                Ask::new(Command::Create, &request),
-                Ask::new(Command::QueryInfo, &which),
-            ])
-            .await?;
+        let read = reading(OPENED, 0, beginning);
+        let mut asks = vec![
+            Ask::new(Command::Create, &request),
+            Ask::new(Command::QueryInfo, &which),
+        ];
+        if beginning > 0 {
+            // The last of the chain: a server may only let that one take its time.
+            let mut ask = Ask::new(Command::Read, &read);
+            ask.size = beginning as usize;
+            asks.push(ask);
+        }
+        let replies = self.chain(&asks).await?;
         let mut replies = replies.into_iter();
         let reply = replies.next().unwrap_or(Err(Fault::Lost))?;
         let response = created(&reply)?;
@@ -289,12 +354,19 @@ impl Link {
         let durable = create_context::find(&contexts, create_context::NAME_DH2Q)
             .map(|c| DurableGrant::from_bytes(&c.data))
             .transpose()?;
-        Ok(Opened {
+        let data = match replies.next() {
+            Some(Ok(reply)) => Some(content(reply, beginning)?),
+            Some(Err(Fault::Status(status::END_OF_FILE))) => Some(Bytes::new()),
+            _ => None,
+        };
+        let opened = Opened {
             file: response.file_id,
             attributes: (&response).into(),
             durable: durable.is_some(),
+            lease: lease::granted(&contexts),
             number,
-        })
+        };
+        Ok((opened, data))
     }
 
     /// What the server tells of a path.
@@ -332,6 +404,7 @@ impl Link {
             allocated: next()?,
             size: next()?,
             bits: cursor.read_u32_le()?,
+            link: None,
         })
     }
 
@@ -347,53 +420,41 @@ impl Link {
     /// Reads at most `limits.read` bytes; none at the end.
     pub(crate) async fn read(&self, file: FileId, offset: u64, size: u32) -> Result<Bytes, Fault> {
         let size = size.min(self.limits.read);
-        let request = ReadRequest {
-            padding: 0x50,
-            flags: 0,
-            length: size,
-            offset,
-            file_id: file,
-            minimum_count: 0,
-            channel: 0,
-            remaining_bytes: 0,
-            read_channel_info: Vec::new(),
-        };
+        let request = reading(file, offset, size);
         let mut ask = Ask::new(Command::Read, &request);
         ask.size = size as usize;
-        let reply = match self.ask(ask).await {
-            Err(Fault::Status(status::END_OF_FILE)) => return Ok(Bytes::new()),
-            other => other?,
-        };
-        // The data is taken out of the message as it lies there.
-        let body = reply.body;
-        let malformed = || Fault::protocol("an answer to a read that is malformed");
-        let at = usize::from(*body.get(2).ok_or_else(malformed)?);
-        let length = body
-            .get(4..8)
-            .and_then(|b| b.first_chunk())
-            .map(|b| u32::from_le_bytes(*b))
-            .ok_or_else(malformed)?;
-        let start = at.checked_sub(64).ok_or_else(malformed)?;
-        let end = start + length as usize;
-        if length > size || end > body.len() {
-            return Err(malformed());
+        match self.ask(ask).await {
+            Err(Fault::Status(status::END_OF_FILE)) => Ok(Bytes::new()),
+            other => content(other?, size),
         }
-        Ok(body.slice(start..end))
     }
 
-    /// Writes at most `limits.write` bytes and answers how many.
-    pub(crate) async fn write(&self, file: FileId, offset: u64, data: &[u8]) -> Result<u32, Fault> {
-        let data = &data[..data.len().min(self.limits.write as usize)];
+    /// Writes pieces that follow one another, at most `limits.write` bytes of them, and answers how
+    /// many.
+    pub(crate) async fn write(
+        &self,
+        file: FileId,
+        offset: u64,
+        pieces: &[Bytes],
+    ) -> Result<u32, Fault> {
+        let mut room = self.limits.write as usize;
+        let mut data = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let fits = piece.len().min(room);
+            data.push(&piece[..fits]);
+            room -= fits;
+        }
+        let size = self.limits.write as usize - room;
         let head = WriteHead {
             file,
             offset,
-            length: u32::try_from(data.len()).unwrap_or(0),
+            length: u32::try_from(size).unwrap_or(0),
         };
         let ask = Ask {
             command: Command::Write,
             body: &head,
-            data,
-            size: data.len(),
+            data: &data,
+            size,
         };
         let reply = self.ask(ask).await?;
         reply

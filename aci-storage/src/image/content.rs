@@ -1,14 +1,18 @@
 //! Blobs by digest, in the places that the OCI image layout gives them.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use aci_core::error::{Error, ErrorKind, Result};
 
+use super::along::{Along, Growing, along};
 use super::digest::{Digest, Hasher};
 use super::manifest::{Descriptor, MAX_JSON};
+use super::trees::lock;
 use crate::fail;
 use crate::tree::make_private_dir;
 
@@ -19,6 +23,21 @@ pub(crate) struct Blobs {
     tmp: PathBuf,
     /// What was fetched of blobs whose pull broke off, by the digest that they are to have.
     partial: PathBuf,
+    /// Whose file of these is being written.
+    claims: Arc<Mutex<HashSet<Digest>>>,
+}
+
+/// A file in `partial` is this pull's as long as this lives.
+#[derive(Debug)]
+struct Claim {
+    digest: Digest,
+    all: Arc<Mutex<HashSet<Digest>>>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.all).remove(&self.digest);
+    }
 }
 
 impl Blobs {
@@ -32,6 +51,7 @@ impl Blobs {
             dir,
             tmp: tmp.to_owned(),
             partial,
+            claims: Arc::default(),
         })
     }
 
@@ -68,7 +88,7 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Keeps small content, which is durable afterwards.
+    /// Keeps small content.
     pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         if !self.has(&digest, bytes.len() as u64) {
@@ -148,13 +168,21 @@ impl Blobs {
             file: Some(file),
             hasher: Hasher::default(),
             size: 0,
-            keep: false,
+            claim: None,
         })
     }
 
     /// A file for a blob that is fetched, with what an earlier pull fetched of it; that is hashed
     /// again. It is kept when it is dropped before its end, so that the next pull goes on there.
+    /// While another pull has that file (from another registry), it is an ordinary one.
     pub(crate) fn resume(&self, wanted: &Descriptor) -> Result<Stager> {
+        if !lock(&self.claims).insert(wanted.digest) {
+            return self.stager();
+        }
+        let claim = Claim {
+            digest: wanted.digest,
+            all: Arc::clone(&self.claims),
+        };
         let path = self.partial.join(wanted.digest.hex());
         let failed = |e| fail::io("images.ingest", "take it up again", &path, e);
         let mut file = File::options()
@@ -185,7 +213,7 @@ impl Blobs {
             file: Some(file),
             hasher,
             size,
-            keep: true,
+            claim: Some(claim),
         })
     }
 
@@ -210,14 +238,19 @@ impl Blobs {
         remove(&self.partial.join(digest.hex()))
     }
 
-    /// Makes staged content a blob: flushed first, then given its name.
+    /// Makes staged content a blob: flushed first, then given its name, which
+    /// [`Blobs::keep_names`] makes durable.
     pub(crate) fn adopt(&self, staged: Staged) -> Result<()> {
         let to = self.path(&staged.digest);
         let failed = |e: io::Error| fail::io("images.ingest", "keep it", &to, e);
         if let Some(file) = &staged.file {
             file.sync_all().map_err(failed)?;
         }
-        fs::rename(&staged.path, &to).map_err(failed)?;
+        fs::rename(&staged.path, &to).map_err(failed)
+    }
+
+    /// Makes the names of all blobs durable; to be done before a reference names one.
+    pub(crate) fn keep_names(&self) -> Result<()> {
         sync_dir(&self.dir)
     }
 
@@ -257,7 +290,8 @@ pub(crate) struct Stager {
     file: Option<File>,
     hasher: Hasher,
     size: u64,
-    keep: bool,
+    /// With one it is taken up again.
+    claim: Option<Claim>,
 }
 
 impl Stager {
@@ -271,9 +305,16 @@ impl Stager {
         self.size
     }
 
+    /// For who reads what is written, as it comes.
+    pub(crate) fn along(&self) -> Result<(Growing, Along)> {
+        let failed = |e| self.failed("read it", e);
+        let file = File::open(&self.path).map_err(failed)?;
+        Ok(along(file, self.size))
+    }
+
     /// Does not keep what is there for another try.
     pub(crate) fn discard(mut self) {
-        self.keep = false;
+        self.size = 0;
     }
 
     pub(crate) fn finish(mut self) -> Staged {
@@ -282,6 +323,7 @@ impl Stager {
             file: self.file.take(),
             digest: std::mem::take(&mut self.hasher).finish(),
             size: self.size,
+            _claim: self.claim.take(),
         }
     }
 }
@@ -302,7 +344,7 @@ impl Write for Stager {
 
 impl Drop for Stager {
     fn drop(&mut self) {
-        if self.file.is_some() && !(self.keep && self.size > 0) {
+        if self.file.is_some() && !(self.claim.is_some() && self.size > 0) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -315,6 +357,8 @@ pub(crate) struct Staged {
     file: Option<File>,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
+    /// Until it has its name.
+    _claim: Option<Claim>,
 }
 
 impl Staged {

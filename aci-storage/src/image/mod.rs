@@ -1,5 +1,6 @@
 //! Images: references, a content store, layers as trees, root file systems.
 
+mod along;
 mod content;
 mod digest;
 mod export;
@@ -24,6 +25,7 @@ pub use prune::Pruned;
 pub use reference::Reference;
 pub use store::{OciImages, OciImagesOptions};
 
+pub(crate) use along::{Along, Growing};
 pub(crate) use content::Stager;
 pub(crate) use digest::Hashing;
 pub(crate) use index::Origin;

@@ -12,7 +12,9 @@ use aci_core::contract::{
 use aci_core::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use rustix::fs::FlockOperation;
+use tokio::sync::oneshot;
 
+use super::along::Along;
 use super::content::Blobs;
 use super::digest::Digest;
 use super::index::{Origin, References, Tagged};
@@ -85,7 +87,8 @@ pub(crate) struct Inner {
     pub(super) graves: Graveyard,
     pub(super) state: Mutex<State>,
     roots: Turns<RootFsKey>,
-    fetching: Turns<Digest>,
+    /// By registry and blob.
+    fetching: Turns<(String, Digest)>,
     connector: Connector,
     /// Held for its lock; the last field, so that it goes last.
     _lock: File,
@@ -266,9 +269,10 @@ impl Inner {
         &self.connector
     }
 
-    /// The turn to fetch a blob.
-    pub(crate) async fn fetching(&self, digest: Digest) -> Turn {
-        self.fetching.take(digest).await
+    /// The turn to fetch a blob from a registry. Who wants it from another one does not wait: a slow
+    /// registry is to keep nobody from what others serve too.
+    pub(crate) async fn fetching(&self, registry: String, digest: Digest) -> Turn {
+        self.fetching.take((registry, digest)).await
     }
 
     /// What the store has for a reference.
@@ -324,15 +328,17 @@ impl Inner {
         record: &Record,
         progress: Option<&PullProgress>,
     ) -> Result<()> {
-        let layers: Vec<_> = record
-            .manifest
-            .layers
-            .iter()
-            .zip(&record.config.rootfs.diff_ids)
-            .collect();
-        let missing = layers.iter().filter(|(_, id)| !self.trees.has(id)).count();
+        let all = record.manifest.layers.iter();
+        let all = all.zip(&record.config.rootfs.diff_ids);
+        let (there, layers): (Vec<_>, Vec<_>) = all.partition(|(_, id)| self.trees.has(id));
+        for (layer, _) in there {
+            Teller::new(progress, Some(layer), PullPhase::Done).tell(layer.size);
+        }
+        if layers.is_empty() {
+            return Ok(());
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = missing.min(cores).min(MAX_UNPACKING);
+        let threads = layers.len().min(cores).min(MAX_UNPACKING);
         let fresh = Mutex::new(Vec::new());
         let next = AtomicUsize::new(0);
         let work = || {
@@ -372,7 +378,7 @@ impl Inner {
         result
     }
 
-    /// Has a layer unpacked; `true` if it was not before.
+    /// Has a layer unpacked whose blob is there; `true` if it was not before.
     pub(crate) fn ensure_layer(
         &self,
         layer: &Descriptor,
@@ -382,13 +388,46 @@ impl Inner {
         let mut teller = Teller::new(progress, Some(layer), PullPhase::Unpacking);
         let fresh = self.trees.ensure(
             diff_id,
-            &layer.digest,
-            &self.blobs,
+            || self.blobs.open_blob(&layer.digest),
             &self.options.limits,
             &mut |done| teller.tell(done),
         )?;
         Teller::new(progress, Some(layer), PullPhase::Done).tell(layer.size);
         Ok(fresh)
+    }
+
+    /// Has a layer unpacked while its blob is fetched; the answer is as that of
+    /// [`Inner::ensure_layer`]. `None` if there can be no thread for it. It has one of its own,
+    /// since it waits for the network: on the runtime's blocking threads many of them could leave
+    /// none for those that they wait for.
+    pub(crate) fn unpack_along(
+        self: &Arc<Self>,
+        layer: &Descriptor,
+        diff_id: Digest,
+        blob: Along,
+        progress: Option<&PullProgress>,
+    ) -> Option<oneshot::Receiver<Result<bool>>> {
+        let (tell, told) = oneshot::channel();
+        let (inner, layer, progress) = (Arc::clone(self), layer.clone(), progress.cloned());
+        let span = tracing::Span::current();
+        let work = move || {
+            let _span = span.enter();
+            let mut teller = Teller::new(progress.as_ref(), Some(&layer), PullPhase::Unpacking);
+            let (trees, limits) = (&inner.trees, &inner.options.limits);
+            let heard = &mut |done| teller.tell(done);
+            let done = trees.ensure_along(&diff_id, blob, limits, heard);
+            // So that who hears of the end finds the store free.
+            drop(inner);
+            let _ = tell.send(done);
+        };
+        let thread = std::thread::Builder::new().name("aci-unpack".to_owned());
+        match thread.spawn(work) {
+            Ok(_) => Some(told),
+            Err(error) => {
+                tracing::debug!(%error, "no thread to unpack a layer while it is fetched");
+                None
+            }
+        }
     }
 
     /// Makes unpacked layers durable, without waiting for it.
@@ -431,6 +470,7 @@ impl Inner {
         let _pins = self.pin(record.parts().chain([digest]));
         self.blobs.put(config)?;
         self.blobs.put(manifest)?;
+        self.blobs.keep_names()?;
         self.ensure_layers(&record, progress)?;
         let mut tagged = Tagged {
             reference: parsed,

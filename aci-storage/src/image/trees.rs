@@ -1,17 +1,17 @@
 //! Unpacked layers, directory trees or EROFS images, one for each digest.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use aci_core::contract::Layer;
 use aci_core::error::{Error, ErrorKind, Result};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::content::Blobs;
+use super::along::Along;
 use super::digest::Digest;
 use crate::fail;
 use crate::layer::{
@@ -63,7 +63,63 @@ pub(crate) struct Trees {
     written: Written,
     support: LayerSupport,
     boot: String,
-    busy: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    busy: Busy,
+}
+
+/// Layers that are being unpacked, for who wants them too.
+#[derive(Debug, Default)]
+struct Busy {
+    layers: Mutex<HashSet<Digest>>,
+    changed: Condvar,
+}
+
+/// Lasts until it is dropped.
+struct Turn<'a> {
+    busy: &'a Busy,
+    diff_id: Digest,
+}
+
+impl Busy {
+    /// Waits until nobody else unpacks the layer.
+    fn take(&self, diff_id: Digest) -> Turn<'_> {
+        let mut layers = lock(&self.layers);
+        while !layers.insert(diff_id) {
+            let waited = self.changed.wait(layers);
+            layers = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        Turn {
+            busy: self,
+            diff_id,
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.busy.layers).remove(&self.diff_id);
+        self.busy.changed.notify_all();
+    }
+}
+
+/// Takes the turn when all of a blob is there.
+struct Late<'a> {
+    trees: &'a Trees,
+    diff_id: &'a Digest,
+    blob: Along,
+    turn: Option<Turn<'a>>,
+}
+
+impl io::Read for Late<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.blob.read(buf)?;
+        if self.turn.is_none() && self.blob.is_whole() {
+            self.turn = Some(self.trees.busy.take(*self.diff_id));
+            if self.trees.has(self.diff_id) {
+                return Err(io::Error::other("it was unpacked by somebody else"));
+            }
+        }
+        Ok(n)
+    }
 }
 
 /// What is noted beside a tree.
@@ -106,7 +162,7 @@ impl Trees {
             written,
             support,
             boot: boot_id(),
-            busy: Mutex::default(),
+            busy: Busy::default(),
         };
         for digest in trees.list()? {
             let place = trees.place(&digest);
@@ -195,44 +251,56 @@ impl Trees {
         graves.bury(&self.place(diff_id))
     }
 
-    /// Has a layer unpacked; `true` if it was not before. Calls for one layer wait for each other.
-    pub(crate) fn ensure(
+    /// Has a layer unpacked from a blob of the store; `true` if it was not before. Calls for one
+    /// layer wait for each other.
+    pub(crate) fn ensure<R: io::Read>(
         &self,
         diff_id: &Digest,
-        blob: &Digest,
-        blobs: &Blobs,
+        blob: impl FnOnce() -> Result<R>,
         limits: &UnpackLimits,
         heard: &mut dyn FnMut(u64),
     ) -> Result<bool> {
-        let turn = Arc::clone(lock(&self.busy).entry(*diff_id).or_default());
-        let result = {
-            let _turn = lock(&turn);
-            if self.has(diff_id) {
-                Ok(false)
-            } else {
-                self.unpack(diff_id, blob, blobs, limits, heard)
-                    .map(|()| true)
-            }
-        };
-        // Two besides this one: the map's and ours; more mean that somebody waits.
-        let mut busy = lock(&self.busy);
-        if Arc::strong_count(&turn) <= 2 {
-            busy.remove(diff_id);
+        let _turn = self.busy.take(*diff_id);
+        if self.has(diff_id) {
+            return Ok(false);
         }
-        result
+        self.unpack(diff_id, blob()?, limits, heard)
+    }
+
+    /// [`Trees::ensure`] from a blob that is being fetched. Only when all of it is there others wait:
+    /// an image that claims to have this layer, of a registry that sends for ever, is to keep nobody
+    /// from it.
+    pub(crate) fn ensure_along(
+        &self,
+        diff_id: &Digest,
+        blob: Along,
+        limits: &UnpackLimits,
+        heard: &mut dyn FnMut(u64),
+    ) -> Result<bool> {
+        if self.has(diff_id) {
+            return Ok(false);
+        }
+        let mut late = Late {
+            trees: self,
+            diff_id,
+            blob,
+            turn: None,
+        };
+        match self.unpack(diff_id, &mut late, limits, heard) {
+            Err(_) if self.has(diff_id) => Ok(false),
+            other => other,
+        }
     }
 
     fn unpack(
         &self,
         diff_id: &Digest,
-        blob: &Digest,
-        blobs: &Blobs,
+        blob: impl io::Read,
         limits: &UnpackLimits,
         heard: &mut dyn FnMut(u64),
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let span = tracing::info_span!("layer.unpack", %diff_id);
         let _span = span.enter();
-        let file = blobs.open_blob(blob)?;
         let draft = Draft::new(&self.tmp)?;
         let replaced = draft.0.join("replaced");
         let (tree, image) = (draft.0.join(TREE), draft.0.join(IMAGE));
@@ -247,7 +315,7 @@ impl Trees {
             }
             Written::Image => Destination::Image(&image),
         };
-        let unpacked = unpack(file, diff_id, to, limits, heard)?;
+        let unpacked = unpack(blob, diff_id, to, limits, heard)?;
         tracing::debug!(
             entries = unpacked.entries,
             bytes = unpacked.file_bytes,
@@ -263,7 +331,12 @@ impl Trees {
         let _ = fs::remove_dir(replaced);
         let text = serde_json::to_vec(&note).map_err(|e| failed(e.into()))?;
         fs::write(draft.0.join("layer.json"), text).map_err(failed)?;
-        fs::rename(&draft.0, &place).map_err(failed)
+        match fs::rename(&draft.0, &place) {
+            Ok(()) => Ok(true),
+            // Somebody else was quicker.
+            Err(_) if self.has(diff_id) => Ok(false),
+            Err(e) => Err(failed(e)),
+        }
     }
 
     /// Flushes layers in the background: their blobs are durable, so the caller need not wait, and a

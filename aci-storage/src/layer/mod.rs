@@ -170,7 +170,7 @@ pub(crate) enum Destination<'a> {
 /// Unpacks a layer's blob and checks that the archive has the digest `diff_id` (OCI image
 /// specification, "Layer DiffID"). On an error the destination holds a part and is to be deleted.
 pub(crate) fn unpack(
-    blob: File,
+    blob: impl Read,
     diff_id: &Digest,
     to: Destination<'_>,
     limits: &UnpackLimits,
@@ -189,7 +189,9 @@ pub(crate) fn unpack(
             .and_then(|tree| unpack_into(tree, blob, diff_id, limits, heard)),
     };
     unpacked.map_err(|fault| {
-        metrics::counter!("aci_storage_layers_refused_total").increment(1);
+        if matches!(fault, Fault::Broken(_) | Fault::Refused(_)) {
+            metrics::counter!("aci_storage_layers_refused_total").increment(1);
+        }
         let error: Error = fault.into_error("layer.unpack");
         error.on(diff_id)
     })
@@ -206,7 +208,7 @@ fn uuid_of(diff_id: &Digest) -> [u8; 16] {
 
 fn unpack_into(
     tree: impl Target,
-    blob: File,
+    blob: impl Read,
     diff_id: &Digest,
     limits: &UnpackLimits,
     heard: &mut dyn FnMut(u64),

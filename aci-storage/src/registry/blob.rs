@@ -13,7 +13,7 @@ use super::connect::{Trouble, lost};
 use super::faults::corrupt;
 use super::session::{Ask, Session, text};
 use crate::fail::blocking;
-use crate::image::{Descriptor, Inner, Stager};
+use crate::image::{Along, Descriptor, Growing, Inner, Stager};
 use crate::turns::Turn;
 
 /// Pieces (of 8 to 64 KiB as a rule) that wait for the disk.
@@ -22,6 +22,7 @@ const WAITING: usize = 16;
 /// A blob's file after a fetch.
 struct Fetched {
     stager: Stager,
+    growing: Growing,
     turn: Turn,
     outcome: Result<()>,
 }
@@ -35,28 +36,32 @@ struct Arrival {
 impl Session<'_> {
     /// Has a blob in the store. A broken connection is taken up where it broke (`Range`, RFC 9110,
     /// section 14.2), and so is what an earlier pull left. `turn` is held until nobody writes any
-    /// more, also if this future is dropped.
+    /// more, also if this future is dropped. `begin` gets what reads along; once more if what was
+    /// left proved damaged.
     pub(super) async fn blob(
         &self,
         inner: &Arc<Inner>,
         wanted: &Descriptor,
         turn: Turn,
+        begin: &mut (dyn FnMut(Along) + Send),
         heard: &mut (dyn FnMut(u64) + Send),
     ) -> Result<()> {
         let mut turn = turn;
         loop {
-            let (resumed, fetched) = self.fetch(inner, wanted, turn, heard).await?;
+            let (resumed, fetched) = self.fetch(inner, wanted, turn, begin, heard).await?;
             turn = fetched.turn;
             let found = match fetched.outcome {
                 Ok(()) => {
                     let store = Arc::clone(inner);
                     let wanted = wanted.clone();
-                    let (stager, held) = (fetched.stager, turn);
+                    let (stager, growing, held) = (fetched.stager, fetched.growing, turn);
                     let kept = blocking("images.pull", move || {
                         let staged = stager.finish();
                         if staged.size != wanted.size || staged.digest != wanted.digest {
                             return Ok((Some((staged.size, staged.digest)), held));
                         }
+                        // The unpacking comes to its end while the blob is flushed.
+                        growing.whole(staged.size);
                         metrics::counter!("aci_storage_fetched_bytes_total")
                             .increment(staged.size - resumed);
                         store.blobs().adopt(staged)?;
@@ -95,6 +100,7 @@ impl Session<'_> {
         inner: &Arc<Inner>,
         wanted: &Descriptor,
         turn: Turn,
+        begin: &mut (dyn FnMut(Along) + Send),
         heard: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(u64, Fetched)> {
         let (to, mut from) = mpsc::channel::<Bytes>(WAITING);
@@ -102,7 +108,8 @@ impl Session<'_> {
         let (tell, told) = oneshot::channel();
         let writing = tokio::spawn(blocking("images.pull", move || {
             let mut stager = store.blobs().resume(&described)?;
-            let _ = tell.send(stager.size());
+            let (growing, along) = stager.along()?;
+            let _ = tell.send((stager.size(), along));
             while let Some(bytes) = from.blocking_recv() {
                 if let Err(e) = stager.write_all(&bytes) {
                     let error = stager.failed("write it", e);
@@ -110,13 +117,15 @@ impl Session<'_> {
                     stager.discard();
                     return Err(error);
                 }
+                growing.reached(stager.size());
             }
-            Ok((stager, turn))
+            Ok((stager, growing, turn))
         }));
         let mut resumed = 0;
         let outcome = match told.await {
-            Ok(done) => {
+            Ok((done, along)) => {
                 resumed = done;
+                begin(along);
                 heard(done);
                 let mut arrival = Arrival { to, done };
                 self.stream(wanted, &mut arrival, heard).await
@@ -126,11 +135,12 @@ impl Session<'_> {
             Err(_) => Ok(()),
         };
         // A full disk is the reason, the stream that nobody takes its consequence.
-        let (stager, turn) = writing.await.map_err(|e| {
+        let (stager, growing, turn) = writing.await.map_err(|e| {
             Error::new(ErrorKind::Internal, "images.pull", "the writer stopped").because(e)
         })??;
         let fetched = Fetched {
             stager,
+            growing,
             turn,
             outcome,
         };

@@ -259,7 +259,9 @@ impl Connector {
             TlsRoots::System => system_roots()?,
             TlsRoots::Pem(text) => parse_roots(text.as_bytes())?,
         };
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let given = self.settings.crypto.clone();
+        let crypto = given.unwrap_or_else(|| Arc::new(ring::default_provider()));
+        let config = ClientConfig::builder_with_provider(crypto)
             .with_safe_default_protocol_versions()
             .map_err(|e| {
                 Error::new(ErrorKind::Internal, "registry.tls", "TLS cannot be set up").because(e)

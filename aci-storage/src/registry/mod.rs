@@ -18,7 +18,10 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio_rustls::rustls::crypto::CryptoProvider;
 
 #[cfg(feature = "git-repo")]
 pub(crate) use address::{Address, Origin};
@@ -45,6 +48,9 @@ pub struct Registries {
     pub enabled: bool,
     /// Which certificates are trusted. Default: those of the system. TLS is 1.2 at least.
     pub roots: TlsRoots,
+    /// What TLS computes with, a value of `rustls` 0.23; nothing is installed for the whole process.
+    /// Default: `rustls::crypto::ring::default_provider()`.
+    pub crypto: Option<Arc<CryptoProvider>>,
     /// Hosts, with the port if it is named in references, that are spoken to by plain HTTP.
     /// Credentials then cross the network in clear. Default: none.
     pub insecure: Vec<String>,
@@ -69,7 +75,8 @@ pub struct Registries {
     /// The longest pause that a registry may ask for by `Retry-After` (RFC 9110, section 10.2.3);
     /// if it asks for more, the pull fails. Default 30 s.
     pub longest_pause: Duration,
-    /// Layers of one image that are fetched at once. Default 4.
+    /// Layers of one image that are fetched at once, and unpacked meanwhile, each on a thread of its
+    /// own and within the memory that [`UnpackLimits`](crate::layer::UnpackLimits) allow. Default 4.
     pub parallel_layers: usize,
 }
 
@@ -78,6 +85,7 @@ impl Default for Registries {
         Self {
             enabled: true,
             roots: TlsRoots::System,
+            crypto: None,
             insecure: Vec::new(),
             mirrors: BTreeMap::new(),
             proxies: Proxies::default(),

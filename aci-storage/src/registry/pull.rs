@@ -251,16 +251,36 @@ async fn one_layer(
     diff_id: Digest,
     progress: Option<&PullProgress>,
 ) -> Result<Option<Digest>> {
-    {
+    let mut unpacking = None;
+    let there = || inner.blobs().has(&layer.digest, layer.size);
+    if !there() {
         // Whoever wants the same blob waits here, and then finds it.
-        let turn = inner.fetching(layer.digest).await;
-        if !inner.blobs().has(&layer.digest, layer.size) {
+        let registry = session.endpoint.to_string();
+        let turn = inner.fetching(registry, layer.digest).await;
+        if !there() {
             let mut teller = Teller::new(progress, Some(&layer), PullPhase::Downloading);
             teller.tell(0);
-            session
-                .blob(inner, &layer, turn, &mut |done| teller.tell(done))
-                .await?;
+            let mut begin = |blob| {
+                unpacking = inner.unpack_along(&layer, diff_id, blob, progress);
+            };
+            let heard = &mut |done| teller.tell(done);
+            let fetched = session.blob(inner, &layer, turn, &mut begin, heard).await;
+            if let Err(error) = fetched {
+                // Nothing unfinished is to be left when the error is known.
+                if let Some(unpacking) = unpacking {
+                    let _ = unpacking.await;
+                }
+                return Err(error);
+            }
         }
+    }
+    if let Some(unpacking) = unpacking {
+        let fresh = unpacking.await.map_err(|e| {
+            let what = "the thread that unpacked a layer panicked";
+            Error::new(ErrorKind::Internal, "images.pull", what).because(e)
+        })??;
+        Teller::new(progress, Some(&layer), PullPhase::Done).tell(layer.size);
+        return Ok(fresh.then_some(diff_id));
     }
     let (store, progress) = (Arc::clone(inner), progress.cloned());
     blocking("images.pull", move || {

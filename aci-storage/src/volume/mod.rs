@@ -11,7 +11,9 @@ mod secret;
 mod shelf;
 
 #[cfg(feature = "azure-file")]
-pub use azure_file::{AzureFiles, AzureFilesOptions, FileServer, ShareStatus};
+pub use azure_file::{
+    AzureFiles, AzureFilesOptions, CachePolicy, FileServer, ShareDriver, ShareStatus, ShareUsage,
+};
 pub use empty_dir::{EmptyDirs, EmptyDirsCapability, EmptyDirsOptions};
 #[cfg(feature = "git-repo")]
 pub use git_repo::{GitLimits, GitRepos, GitReposOptions};

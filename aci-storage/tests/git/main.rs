@@ -264,13 +264,16 @@ async fn hooks_filters_links_and_submodules_do_nothing() {
     bench.clear().await;
 }
 
+/// Makes a tree in a repository and answers its hash.
+type MakeTree = Box<dyn Fn(&Repository) -> String>;
+
 #[tokio::test]
 async fn trees_that_lead_elsewhere_are_refused_and_leave_nothing() {
     let bench = Bench::new();
     let outside = bench.place.path().join("outside");
     fs::create_dir(&outside).unwrap();
     let mut case = 0;
-    let mut trees: Vec<Box<dyn Fn(&Repository) -> String>> = Vec::new();
+    let mut trees: Vec<MakeTree> = Vec::new();
     for name in [
         &b".."[..],
         b".",

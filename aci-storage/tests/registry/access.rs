@@ -2,7 +2,6 @@
 
 use aci_core::contract::PullPolicy;
 use aci_core::error::ErrorKind;
-use aci_storage::TlsRoots;
 use base64::Engine as _;
 
 use crate::common::{architecture, layer};
@@ -239,60 +238,6 @@ async fn a_token_is_fetched_and_shown() {
         Some("RegistryErrorResponse"),
     );
     assert_eq!(tokens.seen().len(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tls_with_the_given_roots_only() {
-    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let certificate = signed.cert.pem();
-    let key = signed.signing_key.serialize_pem();
-    let Some(mut plain) = Registry::start(Setup::default()) else {
-        return;
-    };
-    let pusher = Pusher::new(&plain, "app");
-    pusher
-        .image("1", architecture(), &[layer(&[("a", "1")])])
-        .await;
-    // The same registry, now with TLS.
-    let reference = format!("localhost:{}/app:1", plain.port);
-    let trusting = store_with(|r| r.roots = TlsRoots::Pem(certificate.clone()));
-    let error = pull(&trusting, &reference).await.unwrap_err();
-    is(
-        &error,
-        ErrorKind::Unavailable,
-        Some("RegistryErrorResponse"),
-    );
-    assert!(
-        error.next_step().unwrap().contains("insecure"),
-        "plain HTTP without a word: {error:?}"
-    );
-    plain.kill();
-    plain.with_tls(certificate.clone(), key);
-    assert!(plain.up());
-
-    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    for roots in [TlsRoots::Pem(other.cert.pem()), TlsRoots::System] {
-        let store = store_with(|r| r.roots = roots.clone());
-        let error = pull(&store, &reference).await.unwrap_err();
-        if roots == TlsRoots::System && error.kind() == ErrorKind::Invalid {
-            continue; // a system without certificates
-        }
-        is(
-            &error,
-            ErrorKind::Unavailable,
-            Some("RegistryErrorResponse"),
-        );
-        let hint = error.next_step().unwrap();
-        assert!(hint.contains("certificate"), "{hint}");
-    }
-    pull(&trusting, &reference).await.unwrap();
-    // The certificate is for another name.
-    let by_address = format!("127.0.0.1:{}/app:1", plain.port);
-    let error = pull(&trusting, &by_address).await.unwrap_err();
-    assert!(
-        error.next_step().unwrap().contains("certificate"),
-        "{error:?}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

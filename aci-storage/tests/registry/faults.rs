@@ -400,3 +400,57 @@ async fn a_full_disk_is_said_and_leaves_the_store_usable() {
             .unwrap();
     }
 }
+
+/// A registry that sends a blob for ever keeps nobody from the same blob of another registry, nor
+/// from the layer that it holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_never_comes_keeps_nobody_from_what_it_claims_to_be() {
+    let Some((registry, bytes)) = with_a_layer().await else {
+        return;
+    };
+    // The same layer as another blob.
+    let pusher = Pusher::new(&registry, "other");
+    let zipped = crate::common::gzip(&bytes);
+    let blob = pusher.blob(&format!("{LAYER}+gzip"), &zipped).await;
+    let config = json!({
+        "architecture": architecture(), "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&bytes)]}
+    });
+    let config = config.to_string();
+    let config = pusher.blob(CONFIG, config.as_bytes()).await;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [blob]
+    });
+    pusher.tag("1", &manifest).await;
+    let blobs = [bytes, zipped];
+    let known = blobs.clone();
+    let slow = Front::before(registry.host(), move |head, before| {
+        match (known.iter().any(|blob| is_layer(head, blob)), before) {
+            (true, 0) => Act::Cut(500_000),
+            (true, _) => Act::Silence,
+            _ => Act::Pass,
+        }
+    })
+    .await;
+    for (slowly, blob) in [("app", &blobs[0]), ("other", &blobs[1])] {
+        let store = store(&[slow.host(), registry.host()]);
+        let reference = format!("{}/{slowly}:1", slow.host());
+        let waits = async {
+            let waits = pull(&store, &reference);
+            let waits = tokio::time::timeout(Duration::from_secs(20), waits).await;
+            assert!(waits.is_err(), "it was not slow");
+        };
+        let quick = async {
+            let asked = || slow.seen().iter().filter(|h| is_layer(h, blob)).count();
+            while asked() < 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let quick = pull(&store, &format!("{}/app:1", registry.host())).await;
+            quick.unwrap();
+        };
+        tokio::select! {
+            () = waits => panic!("{slowly}: the other pull waited"),
+            () = quick => {}
+        }
+    }
+}

@@ -12,8 +12,10 @@ mod access;
 mod common;
 mod faults;
 mod front;
+mod killed;
 mod policy;
 mod server;
+mod tls;
 mod way;
 
 use std::sync::{Arc, Mutex};
@@ -24,8 +26,9 @@ use aci_core::contract::{
     RegistryLogin,
 };
 use aci_core::error::{Error, ErrorKind, Result};
-use aci_storage::{OciImages, OciImagesOptions, Registries};
-use common::{Store, architecture, layer, layer_dirs, prepare};
+use aci_storage::{Digest, OciImages, OciImagesOptions, Registries};
+use common::{Store, architecture, gzip, layer, layer_dirs, prepare};
+use serde_json::json;
 use server::{PASSWORD, Pusher, Registry, Setup, USER, content};
 
 /// A store that speaks to these hosts without TLS.
@@ -218,5 +221,55 @@ async fn of_an_index_the_own_platform() {
         );
         let hint = error.next_step().unwrap();
         assert!(hint.contains("s390x"), "{hint}");
+    }
+}
+
+/// What `docker push` writes: a manifest list, schema 2 manifests, Docker's types throughout.
+#[tokio::test(flavor = "multi_thread")]
+async fn dockers_own_types_are_read() {
+    const VENDOR: &str = "application/vnd.docker";
+    let Some(registry) = Registry::start(Setup::default()) else {
+        return;
+    };
+    let pusher = Pusher::new(&registry, "app");
+    let layers = [layer(&[("a", "1")]), layer(&[("b", "2")])];
+    let diff_ids: Vec<_> = layers.iter().map(|l| Digest::of(l)).collect();
+    let config = json!({
+        "architecture": architecture(), "os": "linux", "config": {"Cmd": ["/a"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}
+    });
+    let config = config.to_string();
+    let config = pusher
+        .blob(
+            &format!("{VENDOR}.container.image.v1+json"),
+            config.as_bytes(),
+        )
+        .await;
+    let diff = format!("{VENDOR}.image.rootfs.diff.tar");
+    let plain = pusher.blob(&diff, &layers[0]).await;
+    let zipped = pusher
+        .blob(&format!("{diff}.gzip"), &gzip(&layers[1]))
+        .await;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": format!("{VENDOR}.distribution.manifest.v2+json"),
+        "config": config, "layers": [plain, zipped]
+    });
+    let mut image = pusher.tag("own", &manifest).await;
+    image["platform"] = json!({"os": "linux", "architecture": architecture()});
+    let list = json!({
+        "schemaVersion": 2, "mediaType": format!("{VENDOR}.distribution.manifest.list.v2+json"),
+        "manifests": [image]
+    });
+    pusher.tag("1", &list).await;
+    let store = store(&[registry.host()]);
+    for tag in ["1", "own"] {
+        let pulled = pull(&store, &format!("{}/app:{tag}", registry.host()))
+            .await
+            .unwrap();
+        assert_eq!(pulled.digest, image["digest"].as_str().unwrap());
+        assert_eq!(pulled.config.cmd, ["/a"]);
+        let root = prepare(&store.images, &pulled).await;
+        assert_eq!(content(&layer_dirs(&root)[1], "a"), "1");
+        assert_eq!(content(&layer_dirs(&root)[0], "b"), "2");
     }
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aci_core::contract::{ImageStore as _, PullPolicy};
+use aci_core::contract::{
+    ImageStore as _, PullEvent, PullPhase, PullPolicy, PullProgress, PullRequest,
+};
 use aci_core::error::ErrorKind;
 use aci_storage::{Digest, OciImages, OciImagesOptions, Proxies, TlsRoots};
 use base64::Engine as _;
@@ -416,4 +418,51 @@ async fn layers_of_zstd_are_read() {
     assert_eq!(content(&dirs[2], "a"), noise(2_000_000));
     assert_eq!(content(&dirs[1], "b"), "text ".repeat(500_000));
     assert_eq!(content(&dirs[0], "c"), "3");
+}
+
+/// The second half of a layer is sent only when the first was unpacked.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_unpacked_while_they_are_fetched() {
+    let Some(registry) = Registry::start(Setup::default()) else {
+        return;
+    };
+    let pusher = Pusher::new(&registry, "app");
+    let big = layer(&[("one", &noise(1_000_000)), ("two", &noise(1_000_000))]);
+    pusher
+        .image("1", architecture(), std::slice::from_ref(&big))
+        .await;
+    let path = format!("/v2/app/blobs/{}", Digest::of(&big));
+    let unpacked = Arc::new(AtomicUsize::new(0));
+    let (known, reached) = (path.clone(), Arc::clone(&unpacked));
+    let front = Front::before(registry.host(), move |head, before| {
+        if head.path != known || before > 1 {
+            return Act::Pass;
+        }
+        if before == 0 {
+            return Act::Cut(1_200_000);
+        }
+        for _ in 0..2000 {
+            if reached.load(Ordering::SeqCst) > 900_000 {
+                return Act::Pass;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Act::Say(404, vec![], vec![])
+    })
+    .await;
+    let store = store(&[front.host()]);
+    let request = PullRequest {
+        reference: format!("{}/app:1", front.host()),
+        login: None,
+        policy: PullPolicy::IfNotPresent,
+    };
+    let hear: PullProgress = Arc::new(move |event: PullEvent| {
+        if event.phase == PullPhase::Unpacking {
+            let done = usize::try_from(event.done).unwrap();
+            unpacked.fetch_max(done, Ordering::SeqCst);
+        }
+    });
+    let image = store.images.pull(request, Some(hear)).await.unwrap();
+    let root = prepare(&store.images, &image).await;
+    assert_eq!(content(&layer_dirs(&root)[0], "two"), noise(1_000_000));
 }

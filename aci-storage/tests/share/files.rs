@@ -245,24 +245,29 @@ fn many_small_files_and_a_large_one_keep_their_content() {
     assert_eq!(names, (0..1000).collect::<Vec<_>>());
     fs::remove_dir_all(mounted.at("many")).unwrap();
 
-    use sha2::{Digest, Sha256};
+    // 1 GiB, of which no two pages are the same and none is empty.
+    use ring::digest::{Context, SHA256};
     let mut file = File::create(mounted.at("large")).unwrap();
-    let mut written = Sha256::new();
-    let mut block = vec![0_u8; 1 << 20];
-    for i in 0..256_u32 {
-        for (at, byte) in (0_u32..).zip(&mut block) {
-            *byte = at.wrapping_mul(i + 7).to_le_bytes()[1];
+    let mut written = Context::new(&SHA256);
+    let mut block = vec![0xA5_u8; 1 << 20];
+    for i in 0..1024_u64 {
+        for (page, bytes) in (0_u64..).zip(block.chunks_mut(4096)) {
+            bytes[..8].copy_from_slice(&((i << 32) | page).to_le_bytes());
         }
         written.update(&block);
         file.write_all(&block).unwrap();
     }
+    file.sync_all().unwrap();
     drop(file);
-    let mut read = Sha256::new();
+    let mut read = Context::new(&SHA256);
     let mut file = File::open(mounted.at("large")).unwrap();
     while let got @ 1.. = file.read(&mut block).unwrap() {
         read.update(&block[..got]);
     }
-    assert_eq!(written.finalize(), read.finalize());
+    assert_eq!(written.finish().as_ref(), read.finish().as_ref());
+    let there = fs::metadata(samba.files().join("large")).unwrap();
+    assert_eq!(there.len(), 1 << 30);
+    assert!(there.blocks() * 512 >= 1 << 30, "it has holes");
 }
 
 #[test]

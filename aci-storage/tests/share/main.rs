@@ -18,9 +18,14 @@ mod smb;
 mod wire;
 
 mod files;
+mod kernel;
+mod link;
 mod model;
+mod options;
+mod posix;
 mod pure;
 mod recovery;
 mod refused;
 mod samba;
 mod secrets;
+mod sharing;

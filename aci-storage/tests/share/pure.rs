@@ -1,9 +1,11 @@
 //! The share server's decisions: nodes and locks, against simple models of them.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use crate::fs::belief::{Absent, Advice};
 use crate::fs::locks::{Locks, Range};
 use crate::fs::nodes::{Nodes, ROOT};
 use crate::fs::{locks, names};
@@ -142,4 +144,40 @@ fn paths_follow_renames_of_what_is_above_and_forgotten_nodes_go() {
     nodes.unhide(e);
     assert!(!nodes.has_hidden(ROOT));
     assert_eq!(nodes.path(e), None);
+}
+
+#[test]
+fn a_name_is_known_not_to_be_there_only_after_a_listing_and_only_for_a_while() {
+    let (begin, belief) = (Instant::now(), Duration::from_secs(1));
+    let mut absent = Absent::default();
+    for _ in 0..3 {
+        assert_eq!(absent.missed(7, begin, belief), Advice::Nothing);
+        assert!(!absent.knows(7, "x", begin, belief));
+    }
+    assert_eq!(absent.missed(7, begin, belief), Advice::List);
+    // One listing at a time; what is made meanwhile may not be in it.
+    assert_eq!(absent.missed(7, begin, belief), Advice::Nothing);
+    absent.made(7, "Made");
+    absent.listed(7, Some(["There", "also"].into_iter()));
+    let soon = begin + Duration::from_millis(900);
+    assert!(absent.knows(7, "x", soon, belief));
+    for there in ["there", "ALSO", "made", "LONGNA~1"] {
+        assert!(!absent.knows(7, there, soon, belief), "{there}");
+    }
+    assert!(!absent.knows(8, "x", soon, belief), "another directory");
+    let late = begin + belief;
+    assert!(!absent.knows(7, "x", late, belief));
+    // It was worth it: listed again at the first miss.
+    assert_eq!(absent.missed(7, late, belief), Advice::List);
+    absent.listed(7, None::<std::iter::Empty<&str>>);
+    assert!(!absent.knows(7, "x", late, belief));
+    // Nothing is believed, or the directory is too large.
+    assert_eq!(absent.missed(9, late, Duration::ZERO), Advice::Nothing);
+    for _ in 0..3 {
+        let _ = absent.missed(9, late, belief);
+    }
+    assert_eq!(absent.missed(9, late, belief), Advice::List);
+    let many: Vec<String> = (0..30_000).map(|n| n.to_string()).collect();
+    absent.listed(9, Some(many.iter().map(String::as_str)));
+    assert!(!absent.knows(9, "x", late, belief));
 }

@@ -11,7 +11,7 @@ use aci_core::error::ErrorKind;
 use aci_core::model::Secret;
 use aci_storage::AzureFiles;
 
-use crate::samba::{Mounted, Samba, can_mount, python, volume};
+use crate::samba::{Mounted, Samba, can_mount, volume};
 
 #[test]
 fn a_server_that_is_killed_in_the_middle_of_a_write_loses_nothing() {
@@ -243,14 +243,8 @@ fn the_next_program_finds_the_share_mounted_and_mounts_one_whose_server_was_kill
     open.read_to_string(&mut text).unwrap();
     assert_eq!(text, "x", "the mount is the same");
 
-    let pid = python(
-        "import socket, struct, sys\n\
-         s = socket.socket(socket.AF_UNIX)\n\
-         s.connect(sys.argv[1])\n\
-         print(struct.unpack('3i', s.getsockopt(1, 17, 12))[0])",
-        &[&mounted.path.with_file_name("control")],
-    );
-    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    let pid = i32::try_from(mounted.share_server().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     let gone = fs::read(mounted.at("file")).unwrap_err();

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,11 +14,13 @@ use aci_core::contract::{VolumeDriver, VolumeRequest, VolumeSource};
 use aci_core::error::Result;
 use aci_core::id::SandboxId;
 use aci_core::model::{AzureFileVolume, Secret, Volume};
-use aci_storage::{AzureFiles, AzureFilesOptions, FileServer};
+use aci_storage::{AzureFiles, AzureFilesOptions, FileServer, ShareDriver};
 
 pub(crate) const ACCOUNT: &str = "storage4tests";
 pub(crate) const KEY: &str = "aVeryL0ng+Key/of==";
 pub(crate) const SHARE: &str = "files";
+/// Set where the kernel's driver is to be tested.
+pub(crate) const DRIVER: &str = "ACI_TEST_SHARE_DRIVER";
 
 pub(crate) struct Samba {
     dir: tempfile::TempDir,
@@ -87,8 +90,18 @@ impl Samba {
         samba
     }
 
-    fn conf(&self) -> PathBuf {
+    pub(crate) fn conf(&self) -> PathBuf {
         self.dir.path().join("smb.conf")
+    }
+
+    /// A file by which `smbclient` logs in: in its arguments the key would be seen by the tests that
+    /// look for it.
+    pub(crate) fn credentials(&self) -> PathBuf {
+        let path = self.dir.path().join("credentials");
+        let text = format!("username = {ACCOUNT}\npassword = {KEY}\n");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
     }
 
     /// The share's directory on the server.
@@ -169,7 +182,8 @@ impl Samba {
             .args(["-p", &self.port.to_string(), "--client-protection=encrypt"])
             .arg("-s")
             .arg(self.conf())
-            .arg(format!("--user={ACCOUNT}%{KEY}"))
+            .arg("-A")
+            .arg(self.credentials())
             .args(["-c", command])
             .output()
             .expect("smbclient of the package smbclient");
@@ -178,10 +192,14 @@ impl Samba {
 
     pub(crate) fn options(&self) -> AzureFilesOptions {
         let server = FileServer::new("127.0.0.1").port(self.port);
-        AzureFilesOptions {
+        let mut options = AzureFilesOptions {
             servers: [(ACCOUNT.to_owned(), server)].into(),
             ..AzureFilesOptions::default()
+        };
+        if std::env::var_os(DRIVER).is_some() {
+            options.driver = ShareDriver::Kernel;
         }
+        options
     }
 
     pub(crate) fn mounted(&self) -> Mounted {
@@ -264,6 +282,13 @@ impl Mounted {
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The process id of the share server.
+    pub(crate) fn share_server(&self) -> Option<u32> {
+        let control = UnixStream::connect(self.path.with_file_name("control")).ok()?;
+        let peer = rustix::net::sockopt::socket_peercred(&control).ok()?;
+        u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
     }
 }
 

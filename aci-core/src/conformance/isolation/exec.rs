@@ -17,6 +17,7 @@ pub async fn all(h: &dyn IsolationHarness) {
     case(h, "exec_environment", exec_environment(h)).await;
     case(h, "exec_terminal", exec_terminal(h)).await;
     case(h, "bad_execs", bad_execs(h)).await;
+    case(h, "program_by_exec", program_by_exec(h)).await;
     case(
         h,
         "exec_ends_with_its_container",
@@ -254,6 +255,52 @@ pub async fn bad_execs(h: &dyn IsolationHarness) {
         let nowhere = bench.sandbox.exec(name, spec(&Behaviour::Exit(0))).await;
         fails(nowhere, ErrorKind::NotFound, name);
     }
+    bench.destroy().await;
+}
+
+/// A container without a program waits; the first process that is brought is its own.
+pub async fn program_by_exec(h: &dyn IsolationHarness) {
+    let needs = [Behaviour::Wait, Behaviour::Exit(7), Behaviour::Missing];
+    if lacks(h, "program_by_exec", &needs) {
+        return;
+    }
+    let bench = Bench::new(h).await;
+    let mut empty = bench.container("a", &Behaviour::Wait).await;
+    empty.process.argv.clear();
+    bench.start_spec(empty.clone()).await;
+    assert!(bench.is_running("a").await);
+    let again = bench.sandbox.start(empty.clone()).await;
+    fails(again, ErrorKind::Conflict, "it is there already");
+    // One that cannot be started changes nothing.
+    let missing = ExecSpec {
+        process: process(h, &Behaviour::Missing),
+        stdin: false,
+    };
+    let missing = bench.sandbox.exec("a", missing).await;
+    fails(missing, ErrorKind::Invalid, "no program");
+    assert!(bench.is_running("a").await);
+    let own = exec(&bench, &Behaviour::Exit(7), false).await;
+    assert_eq!(wait(&own).await.code, 7);
+    assert_eq!(bench.ended("a").await.code, 7);
+
+    // Signals to the container reach it, and others end with it.
+    empty.attempt = 1;
+    bench.start_spec(empty.clone()).await;
+    let own = exec(&bench, &Behaviour::Wait, false).await;
+    let other = exec(&bench, &Behaviour::Wait, false).await;
+    let sent = bench.sandbox.signal("a", Signal::KILL, false).await;
+    works(sent, "signal");
+    for ran in [&own, &other] {
+        assert_eq!(wait(ran).await.signal, Some(Signal::KILL));
+    }
+    assert_eq!(bench.ended("a").await.signal, Some(Signal::KILL));
+
+    // One that waits for ever can be ended.
+    empty.attempt = 2;
+    bench.start_spec(empty).await;
+    let sent = bench.sandbox.signal("a", Signal::KILL, true).await;
+    works(sent, "signal");
+    assert_eq!(bench.ended("a").await.signal, Some(Signal::KILL));
     bench.destroy().await;
 }
 

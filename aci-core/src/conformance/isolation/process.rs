@@ -201,8 +201,8 @@ pub async fn bad_starts(h: &dyn IsolationHarness) {
     assert_eq!(error.program_exit_code(), Some(127), "{error}");
 
     let mut spec = good().await;
-    spec.process.argv = Vec::new();
-    fails(sandbox.start(spec).await, ErrorKind::Invalid, "no command");
+    spec.process.argv = vec![String::new()];
+    fails(sandbox.start(spec).await, ErrorKind::Invalid, "no name");
 
     let mut spec = good().await;
     spec.mounts.push(mount("no-such-volume", "/data", false));

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::{fails, in_time, skip, works};
-use super::{Behaviour, Bench, IsolationHarness, QUIET, SOON, case, lacks};
+use super::{Behaviour, Bench, IsolationHarness, QUIET, SOON, case, lacks, process};
+use crate::contract::{ExecSpec, Process};
 use crate::error::ErrorKind;
 use crate::size::Limits;
 
@@ -16,6 +17,7 @@ pub async fn all(h: &dyn IsolationHarness) {
     case(h, "dial_refused_and_silent", dial_refused_and_silent(h)).await;
     case(h, "stats", stats(h)).await;
     case(h, "out_of_memory", out_of_memory(h)).await;
+    case(h, "frozen", frozen(h)).await;
 }
 
 /// A server in the group is reached through `dial`, in turn and again after it was left.
@@ -103,6 +105,53 @@ pub async fn stats(h: &dyn IsolationHarness) {
     assert!(second.at > first.at);
     assert!(second.containers[0].cpu >= first.containers[0].cpu);
     bench.destroy().await;
+}
+
+/// A frozen sandbox does nothing, goes on where it was, and can be destroyed as it is.
+pub async fn frozen(h: &dyn IsolationHarness) {
+    let copy = Behaviour::CopyInput;
+    if lacks(h, "frozen", &[Behaviour::Wait, copy]) {
+        return;
+    }
+    let bench = Bench::new(h).await;
+    bench.start("a", &Behaviour::Wait).await;
+    if !h.isolation().capability().freeze {
+        let refused = bench.sandbox.freeze(true).await;
+        fails(refused, ErrorKind::Unsupported, "nothing freezes here");
+        return bench.destroy().await;
+    }
+    let spec = ExecSpec {
+        process: process(h, &copy),
+        stdin: true,
+    };
+    let mut ran = works(bench.sandbox.exec("a", spec).await, "exec");
+    let mut input = ran.stdin.take().expect("an input");
+    let mut byte = [0; 1];
+    let mut pass = async |ran: &mut Process, letter: u8| {
+        let sent = input.write_all(&[letter]).await;
+        sent.expect("input is taken");
+        input.flush().await.expect("input is taken");
+        let read = ran.stdout.read_exact(&mut byte);
+        tokio::time::timeout(QUIET, read).await.is_ok()
+    };
+    in_time(SOON, "the first letter", async {
+        while !pass(&mut ran, b'a').await {}
+    })
+    .await;
+    for frozen in [true, true] {
+        works(bench.sandbox.freeze(frozen).await, "freeze");
+    }
+    assert!(!pass(&mut ran, b'b').await, "it goes on while it is frozen");
+    assert!(bench.is_running("a").await);
+    works(bench.sandbox.freeze(false).await, "thaw");
+    in_time(SOON, "a letter after the thaw", async {
+        while !pass(&mut ran, b'c').await {}
+    })
+    .await;
+    works(bench.sandbox.freeze(true).await, "freeze");
+    let sandbox = std::sync::Arc::clone(&bench.sandbox);
+    bench.destroy().await;
+    fails(sandbox.freeze(true).await, ErrorKind::Lost, "it is gone");
 }
 
 /// A container that takes more memory than it may is killed, and the reason is known.

@@ -26,6 +26,8 @@ pub(super) struct Rules {
     pub(super) uplinks: Vec<(Family, u32)>,
     /// Whether groups reach what is outside of the host.
     pub(super) outbound: bool,
+    /// Whether our name server answers at the gateways' addresses.
+    pub(super) names: bool,
     /// The port of [`SERVICE_ADDRESS`](crate::SERVICE_ADDRESS) where the metadata service listens.
     pub(super) metadata: Option<u16>,
 }

@@ -40,6 +40,7 @@ impl Firewall for Nftables {
         let table = format!("{}-check", self.table);
         let rules = Rules {
             outbound: true,
+            names: true,
             metadata: Some(1),
             ..Rules::default()
         };

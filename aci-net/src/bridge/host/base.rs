@@ -8,7 +8,7 @@ use aci_core::error::Result;
 use super::{Host, OPEN, foreign, ranges};
 use crate::bridge::ledger::{ATTACH, Entry};
 use crate::error::refused;
-use crate::ipam::{SERVICE_ADDRESS, Subnet, VirtualNetwork, gateway};
+use crate::ipam::{Family, SERVICE_ADDRESS, Subnet, VirtualNetwork, gateway};
 use crate::netlink::route;
 
 impl Host {
@@ -71,7 +71,7 @@ impl Host {
             }
         };
         self.step("base.configure");
-        let alias = self.names.anchor_alias();
+        let alias = self.names.anchor_alias(&self.uplinks);
         let mut requests = vec![
             route::configure(index, Some(&alias), &[], self.ipv6),
             route::set_up(index),
@@ -85,6 +85,27 @@ impl Host {
         self.socket.all(requests).map_err(explain)?;
         self.anchor = Some(index);
         Ok(())
+    }
+
+    /// Tells other programs, by the bridge's alias, which links forward for our groups.
+    pub(in crate::bridge) fn declare(&mut self, uplinks: Vec<(Family, String)>) -> Result<()> {
+        self.uplinks = uplinks;
+        let Some(index) = self.anchor else {
+            return Ok(());
+        };
+        self.step("uplink.declare");
+        let alias = self.names.anchor_alias(&self.uplinks);
+        let request = route::configure(index, Some(&alias), &[], false);
+        self.socket.one(request).map_err(|r| refused(ATTACH, r))
+    }
+
+    /// The addresses of the host but those that it has for groups.
+    pub(in crate::bridge) fn addresses_of_others(&mut self) -> Result<Vec<IpAddr>> {
+        let all = route::addresses(&mut self.socket).map_err(|r| refused(ATTACH, r))?;
+        let others = all
+            .into_iter()
+            .filter(|(link, _)| Some(*link) != self.anchor);
+        Ok(others.map(|(_, address)| address).collect())
     }
 
     /// Forgets that the bridge stands.

@@ -18,7 +18,7 @@ use crate::bridge::firewall::{Elements, Firewall, Nftables, Rules};
 use crate::bridge::ledger::{ATTACH, Entry};
 use crate::bridge::names::Names;
 use crate::error::refused;
-use crate::ipam::VirtualNetwork;
+use crate::ipam::{Family, VirtualNetwork};
 use crate::netlink::route::{self, Link, Route};
 use crate::netlink::{Refusal, Socket};
 pub(in crate::bridge) use remove::{Doomed, remove};
@@ -46,6 +46,8 @@ pub(in crate::bridge) struct Host {
     anchor: Option<u32>,
     /// Addresses that the host has without us.
     own_addresses: BTreeSet<IpAddr>,
+    /// Links of the host that forward for groups; the bridge's alias tells of them.
+    uplinks: Vec<(Family, String)>,
     firewall: Option<Box<dyn Firewall>>,
     step: Option<fn(&'static str)>,
 }
@@ -80,6 +82,7 @@ impl Host {
             names,
             anchor: None,
             own_addresses: BTreeSet::new(),
+            uplinks: Vec::new(),
             step,
         })
     }
@@ -105,6 +108,11 @@ impl Host {
             self.firewall = None;
         }
         Ok(())
+    }
+
+    /// The names of what is ours.
+    pub(in crate::bridge) const fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The socket in the host's namespace.

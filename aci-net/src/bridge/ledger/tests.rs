@@ -224,6 +224,7 @@ fn limits_end_in_a_clear_answer() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Exhausted);
     assert!(error.to_string().contains("250 groups"), "{error}");
+    assert_eq!(error.aci_code(), Some("ContainerGroupQuotaReached"));
     let few = Bounds {
         groups: 1000,
         addresses: 250,
@@ -232,6 +233,7 @@ fn limits_end_in_a_clear_answer() {
         .plan(wish(&id, &network, None), few, Timestamp::EPOCH)
         .unwrap_err();
     assert!(error.to_string().contains("max_addresses"), "{error}");
+    assert_eq!(error.aci_code(), Some("SubnetIsFull"));
 }
 
 #[test]

@@ -369,3 +369,21 @@ pub(super) fn serve_udp(namespace: &OwnedFd, port: u16, word: &'static str) {
         }
     });
 }
+
+/// The largest packet of a link.
+pub(super) fn mtu(namespace: &OwnedFd, link: &str) -> u32 {
+    let found = within(namespace, || {
+        route::link(&mut Socket::open(0).unwrap(), link).unwrap()
+    });
+    found.unwrap().mtu
+}
+
+pub(super) fn set_mtu(namespace: &OwnedFd, link: &str, mtu: u32) {
+    within(namespace, || {
+        let status = std::process::Command::new("ip")
+            .args(["link", "set", link, "mtu", &mtu.to_string()])
+            .status()
+            .expect("ip (Debian: iproute2)");
+        assert!(status.success());
+    });
+}

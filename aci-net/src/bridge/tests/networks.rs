@@ -1,7 +1,8 @@
 //! Several virtual networks, and what stands before their subnets: security groups, routes, gateways.
 
 use std::io::{ErrorKind as IoKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use aci_core::contract::{AttachRequest, Attachment, NetworkDriver};
 use aci_core::error::ErrorKind;
@@ -9,7 +10,8 @@ use aci_core::model::Protocol;
 use ipnet::IpNet;
 
 use super::lab::{
-    Group, Lab, Outside, ask_udp, connect, public, root, serve, serve_on, serve_udp, within,
+    Group, Lab, Outside, ask_udp, connect, listen_udp, public, root, serve, serve_on, serve_udp,
+    within,
 };
 use crate::bridge::BridgeNetwork;
 use crate::{
@@ -327,4 +329,48 @@ async fn subnets_leave_by_their_gateway_and_their_routes() {
     driver.detach(&routed.id).await.unwrap();
     assert_eq!(lab.everything(), before);
     assert!(!lab.host_addresses().contains(&ip("203.0.113.9")));
+}
+
+/// Datagrams in one direction stay new to the kernel; only the first is judged, as Azure judges flows.
+#[tokio::test]
+async fn a_flow_that_nobody_answers_goes_on_when_rules_change() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let driver = BridgeNetwork::open(lab.options().network(guarded(rules())))
+        .await
+        .unwrap();
+    let (front, other) = (lab.group("front"), lab.group("other"));
+    let at_front = driver
+        .attach(in_subnet(&front, "prod", "front"))
+        .await
+        .unwrap();
+    driver
+        .attach(in_subnet(&other, "prod", "other"))
+        .await
+        .unwrap();
+    let to = SocketAddr::new(own(&at_front), 5000);
+    let sink = listen_udp(&front.namespace, to);
+    sink.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let sender = || {
+        let socket = within(&other.namespace, || UdpSocket::bind("0.0.0.0:0").unwrap());
+        socket.connect(to).unwrap();
+        socket
+    };
+    let arrives = |socket: &UdpSocket, word: &[u8]| {
+        socket.send(word).unwrap();
+        let mut buffer = [0; 16];
+        sink.recv(&mut buffer).is_ok_and(|n| &buffer[..n] == word)
+    };
+    let begun = sender();
+    assert!(arrives(&begun, b"one"));
+    let mut ahead = rules();
+    ahead.push(inbound("closed", 4096, Access::Deny));
+    driver.configure(vec![guarded(ahead)]).await.unwrap();
+    assert!(arrives(&begun, b"two"));
+    assert!(!arrives(&sender(), b"new"));
+    for group in [&front, &other] {
+        driver.detach(&group.id).await.unwrap();
+    }
 }

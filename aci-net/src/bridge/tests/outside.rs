@@ -9,7 +9,8 @@ use aci_core::error::ErrorKind;
 use aci_core::model::Protocol;
 
 use super::lab::{
-    Lab, Outside, ask_udp, connect, forwards, public, root, serve, serve_udp, within,
+    Lab, Outside, add_address, ask_udp, connect, forwards, listen_udp, public, root, serve,
+    serve_on, serve_udp, within,
 };
 use crate::bridge::BridgeNetwork;
 
@@ -123,7 +124,9 @@ async fn a_flow_that_goes_on_reaches_the_port_s_new_owner() {
         let mut request = group.request();
         request.ip_address = public(&[(53, Protocol::Udp)]);
         network.attach(request).await.unwrap();
-        assert_eq!(ask().unwrap(), word);
+        // The kernel is told of the flow while the group comes up.
+        let found = (0..10).find_map(|_| ask().ok());
+        assert_eq!(found.as_deref(), Some(word));
         network.detach(&group.id).await.unwrap();
         assert!(ask().is_err());
     }
@@ -224,4 +227,91 @@ async fn published_ports_lead_to_their_group_and_nothing_else_does() {
     network.detach(&b.id).await.unwrap();
     network.detach(&c.id).await.unwrap();
     assert!(!forwards(&lab, "up0"));
+}
+
+#[tokio::test]
+async fn ports_are_published_on_the_chosen_addresses_only() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let internet = Outside::new(&lab, "up0", HOST, NET);
+    internet.be_default(&lab, "up0", NET);
+    let others = ["192.0.2.2", "192.0.2.3"];
+    for address in others {
+        add_address(&lab.host, "up0", ip(address));
+    }
+    serve_on(&lab.host, SocketAddr::new(ip(others[1]), 80), "host");
+    let options = lab.options().publish_on([ip(HOST), ip(others[0])]);
+    let network = BridgeNetwork::open(options).await.unwrap();
+    let group = lab.group("a");
+    let mut request = group.request();
+    request.ip_address = public(&[(80, Protocol::Tcp)]);
+    let attachment = network.attach(request).await.unwrap();
+    assert_eq!(attachment.published.len(), 2);
+    assert_eq!(attachment.ip, Some(ip(HOST)));
+    serve(&group.namespace, 80, "a");
+    let answers = |to: &str| connect(&internet.namespace, ip(to), 80).map(|r| r.0);
+    assert_eq!(answers(HOST).unwrap(), "a");
+    assert_eq!(answers(others[0]).unwrap(), "a");
+    assert_eq!(answers(others[1]).unwrap(), "host");
+    network.detach(&group.id).await.unwrap();
+    // An address that the host does not have.
+    drop(network);
+    let network = BridgeNetwork::open(lab.options().publish_on([ip("203.0.113.1")]))
+        .await
+        .unwrap();
+    let mut request = group.request();
+    request.ip_address = public(&[(80, Protocol::Tcp)]);
+    let error = network.attach(request).await.unwrap_err();
+    assert!(error.message().contains("203.0.113.1"), "{error}");
+}
+
+/// The network's own name server has port 53 of the gateways, and a resolver that listens on
+/// loopback has it there; neither is in the way of a group.
+#[tokio::test]
+async fn a_name_server_can_be_published_on_all_addresses() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new();
+    let internet = Outside::new(&lab, "up0", HOST, NET);
+    internet.be_default(&lab, "up0", NET);
+    let _resolver = listen_udp(&lab.host, "127.0.0.53:53".parse().unwrap());
+    let network = BridgeNetwork::open(lab.options().publish_on([ip("0.0.0.0")]))
+        .await
+        .unwrap();
+    let (a, b) = (lab.group("a"), lab.group("b"));
+    network.attach(b.request()).await.unwrap();
+    let mut request = a.request();
+    request.ip_address = public(&[(53, Protocol::Udp), (53, Protocol::Tcp)]);
+    network.attach(request).await.unwrap();
+    serve_udp(&a.namespace, 53, "a");
+    serve(&a.namespace, 53, "a");
+    let dns = SocketAddr::new(ip(HOST), 53);
+    assert_eq!(ask_udp(&internet.namespace, dns).unwrap(), "a");
+    assert_eq!(ask_udp(&b.namespace, dns).unwrap(), "a");
+    assert_eq!(connect(&internet.namespace, ip(HOST), 53).unwrap().0, "a");
+    // At the gateway the network itself answers: a question for b's own name, asked by b.
+    let question =
+        b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06b-test\x00\x00\x01\x00\x01";
+    let socket = within(&b.namespace, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    socket.connect("10.88.0.1:53").unwrap();
+    socket.send(question).unwrap();
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).unwrap();
+    assert_eq!(answer[..2], question[..2]);
+    assert!(answer[..length].ends_with(&[10, 88, 0, 4]), "b's address");
+    // A program of the host that has the port on one of its addresses is in the way.
+    network.detach(&a.id).await.unwrap();
+    let _taken = listen_udp(&lab.host, dns);
+    let mut request = a.request();
+    request.ip_address = public(&[(53, Protocol::Udp)]);
+    let error = network.attach(request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert!(error.message().contains("program of the host"), "{error}");
+    network.detach(&b.id).await.unwrap();
 }

@@ -46,7 +46,9 @@ impl Worker {
                 continue;
             }
             self.step("journal.uplinks");
-            self.record(vec![Record::Uplinks(family, closed.clone())], true)?;
+            self.record(vec![Record::Uplinks(family, closed.clone())])?;
+            // Before it is switched on: who closes looks whether others rely on it.
+            self.host.declare(self.all_uplinks())?;
             // The rules that keep the host from routing for others come first.
             let indexes = self.host.indexes(&closed)?;
             self.uplinks
@@ -57,18 +59,24 @@ impl Worker {
         Ok(())
     }
 
+    /// The links of the host that forward for our groups.
+    pub(super) fn all_uplinks(&self) -> Vec<(Family, String)> {
+        let of = |family| {
+            let names = self.ledger.uplinks(family).iter();
+            names.map(move |name| (family, name.clone()))
+        };
+        Family::BOTH.into_iter().flat_map(of).collect()
+    }
+
     /// Takes back what all groups share, after the last one.
     pub(super) fn close(&mut self) -> Result<()> {
-        for family in Family::BOTH {
-            let names = self.ledger.uplinks(family).to_vec();
-            self.host.forward_from(family, &names, false)?;
-        }
+        self.host.release_uplinks(&self.all_uplinks())?;
         self.uplinks.clear();
         self.in_force = false;
         self.host.enforce("network.detach", None)?;
         for family in Family::BOTH {
             if !self.ledger.uplinks(family).is_empty() {
-                self.record(vec![Record::Uplinks(family, Vec::new())], false)?;
+                self.record(vec![Record::Uplinks(family, Vec::new())])?;
             }
         }
         Ok(())

@@ -1,6 +1,5 @@
 //! The one thread that changes the kernel and the journal. It takes what has queued up as one
-//! batch: the intents of many attachments share a sync of the disk, and many detachments share one
-//! wait of the kernel.
+//! batch: many attachments share one change of the rules, and many detachments one wait of the kernel.
 
 mod configure;
 mod naming;
@@ -21,13 +20,12 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use crate::bridge::firewall::{Elements, Rules};
-use crate::bridge::flows::Flows;
 use crate::bridge::host::{DETACH, Host};
 use crate::bridge::journal::{Header, Journal};
 use crate::bridge::ledger::{ATTACH, Entry, Ledger, Phase, Record};
 use crate::bridge::names::Names;
 use crate::bridge::options::BridgeOptions;
-use crate::bridge::policy::{elements, ports};
+use crate::bridge::policy::{elements, followed_ports};
 use crate::bridge::report::NetworkReport;
 use crate::bridge::sweeper::{Job, Sweeper};
 use crate::dns::Server;
@@ -70,7 +68,6 @@ pub(in crate::bridge) struct Worker {
     ledger: Ledger,
     host: Host,
     names: Names,
-    flows: Flows,
     sweeper: Sweeper,
     /// Indexes of the links on which we switched forwarding on.
     uplinks: Vec<(Family, u32)>,
@@ -104,6 +101,7 @@ impl Worker {
             networks: self.header.networks.clone(),
             uplinks: self.uplinks.clone(),
             outbound: self.options.outbound,
+            names: self.options.names,
             metadata: self.metadata,
         };
         let mut all = Elements::default();
@@ -205,11 +203,11 @@ impl Worker {
         self.detach_all(detaches);
     }
 
-    fn record(&mut self, records: Vec<Record>, sync: bool) -> Result<()> {
+    fn record(&mut self, records: Vec<Record>) -> Result<()> {
         if records.is_empty() {
             return Ok(());
         }
-        self.journal.append(&records, sync)?;
+        self.journal.append(&records)?;
         for record in &records {
             self.ledger
                 .apply(record)
@@ -224,7 +222,7 @@ impl Worker {
 
     fn attach_all(&mut self, requests: Vec<(Box<AttachRequest>, Reply<Attachment>)>) {
         let started = Instant::now();
-        // Plan all, one sync for all intents, then the kernel.
+        // Plan all, one write for all intents, then the kernel.
         let mut planned = Vec::new();
         let mut intents = Vec::new();
         for (request, reply) in requests {
@@ -242,7 +240,7 @@ impl Worker {
         }
         if !intents.is_empty() {
             self.step("journal.intend");
-            if let Err(error) = self.journal.append(&intents, true) {
+            if let Err(error) = self.journal.append(&intents) {
                 for record in &intents {
                     if let Record::Intend(entry) = record {
                         self.forget(&entry.attachment.sandbox);
@@ -257,7 +255,12 @@ impl Worker {
         if planned.is_empty() {
             return;
         }
-        self.publish_names();
+        // Before the first group the zone is without ranges, or those of an earlier configuration.
+        if self.ledger.len() == planned.len() {
+            self.publish_names();
+        } else {
+            self.add_names(planned.iter().map(|(request, _)| &request.sandbox));
+        }
         // The rules know all of them before the first link is made, in one change.
         let mut new = Elements::default();
         for (request, _) in &planned {
@@ -274,6 +277,20 @@ impl Worker {
                 refuse(reply, copy(&error, ATTACH));
             }
             return;
+        }
+        // From here on new packets find the way; of flows that go on, the kernel must be told.
+        let taken = planned
+            .iter()
+            .filter_map(|(r, _)| self.ledger.get(&r.sandbox));
+        let taken: BTreeMap<_, _> = taken.flat_map(followed_ports).collect();
+        if !taken.is_empty() {
+            let job = Job {
+                ports: taken,
+                ..Job::default()
+            };
+            if !self.sweeper.begin(job) {
+                tracing::error!("the thread that forgets connections has ended");
+            }
         }
         for (request, reply) in planned {
             let result = self.attach(&request);
@@ -326,7 +343,9 @@ impl Worker {
         let published = wish.published.clone();
         let now = self.options.clock.now();
         let entry = self.ledger.plan(wish, self.options.bounds, now)?;
-        published.iter().try_for_each(listened)?;
+        for port in &published {
+            listened(port, || self.host.addresses_of_others())?;
+        }
         let record = Record::Intend(Box::new(entry));
         self.ledger
             .apply(&record)
@@ -355,12 +374,9 @@ impl Worker {
             }
             return Err(error);
         }
-        if entry.phase == Phase::Intended && !entry.attachment.published.is_empty() {
-            self.flows.of_ports(&ports(&entry).collect());
-        }
         self.step("journal.commit");
         if entry.phase == Phase::Intended {
-            self.record(vec![Record::Commit(sandbox.clone())], false)?;
+            self.record(vec![Record::Commit(sandbox.clone())])?;
         }
         Ok(entry.attachment)
     }
@@ -374,8 +390,8 @@ impl Worker {
             return true;
         }
         let mut undo = || {
-            self.record(vec![Record::Leave(sandbox.clone())], false)?;
-            self.publish_names();
+            self.record(vec![Record::Leave(sandbox.clone())])?;
+            self.remove_names([sandbox]);
             self.host.undo(&entry)?;
             let out = self.elements(&entry);
             if self.ledger.entries().all(|e| e.phase == Phase::Leaving) {
@@ -386,7 +402,7 @@ impl Worker {
             } else if self.in_force {
                 self.change(DETACH, &out, &Elements::default())?;
             }
-            self.record(vec![Record::Free(sandbox.clone(), self.rested())], false)
+            self.record(vec![Record::Free(sandbox.clone(), self.rested())])
         };
         match undo() {
             Ok(()) => true,
@@ -403,7 +419,7 @@ impl Worker {
             Some(entry) if entry.phase == Phase::Attached && entry.ready != ready => {}
             _ => return Ok(()),
         }
-        self.record(vec![Record::Ready(sandbox.clone(), ready)], false)?;
+        self.record(vec![Record::Ready(sandbox.clone(), ready)])?;
         let Some(entry) = self.ledger.get(sandbox).cloned() else {
             return Ok(());
         };
@@ -450,8 +466,8 @@ impl Worker {
     fn detach(&mut self, sandboxes: &[SandboxId]) -> Result<()> {
         self.step("journal.leave");
         let leave = sandboxes.iter().cloned().map(Record::Leave).collect();
-        self.record(leave, false)?;
-        self.publish_names();
+        self.record(leave)?;
+        self.remove_names(sandboxes);
         let entries: Vec<Entry> = sandboxes
             .iter()
             .filter_map(|s| self.ledger.get(s).cloned())
@@ -476,6 +492,7 @@ impl Worker {
                 .host
                 .doomed(&all, last.then_some(&self.header.networks[..])),
             addresses: entries.iter().flat_map(Entry::all_addresses).collect(),
+            ports: BTreeMap::new(),
         };
         if last {
             self.host.unbase();
@@ -498,7 +515,7 @@ impl Worker {
         let until = self.rested();
         let result = result.and_then(|()| {
             let free = sandboxes.iter().map(|s| Record::Free(s.clone(), until));
-            self.record(free.collect(), false)
+            self.record(free.collect())
         });
         for sandbox in &sandboxes {
             for reply in self.sweeping.remove(sandbox).into_iter().flatten() {

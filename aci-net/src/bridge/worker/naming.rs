@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use aci_core::contract::{AttachRequest, DnsSettings};
 use aci_core::dns_label::{self, Owner};
 use aci_core::error::{Error, ErrorKind, Result};
+use aci_core::id::SandboxId;
 use ipnet::IpNet;
 
 use super::Worker;
@@ -48,11 +49,21 @@ impl Worker {
     pub(super) fn publish_names(&mut self) {
         let standing = |e: &&Entry| e.phase != Phase::Leaving;
         let members: Vec<Member> = self.ledger.entries().filter(standing).map(member).collect();
-        if members.is_empty() {
-            self.server.stop();
-        }
         let ranges = ranges(&self.header.networks);
         self.server.publish(ranges, self.gateways(), members);
+    }
+
+    /// Tells the name server of further groups.
+    pub(super) fn add_names<'a>(&self, sandboxes: impl IntoIterator<Item = &'a SandboxId>) {
+        let entries = sandboxes.into_iter().filter_map(|s| self.ledger.get(s));
+        self.server.add(entries.map(member));
+    }
+
+    /// Tells the name server of groups that leave.
+    pub(super) fn remove_names<'a>(&mut self, sandboxes: impl IntoIterator<Item = &'a SandboxId>) {
+        let entries = sandboxes.into_iter().filter_map(|s| self.ledger.get(s));
+        let firsts = entries.filter_map(|e| Some(e.attachment.addresses.first()?.addr()));
+        self.server.remove(firsts);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::bridge::journal::{Header, Journal, VERSION};
 use crate::bridge::ledger::{Entry, Ledger, Phase, Record};
 use crate::bridge::names::Names;
 use crate::bridge::options::BridgeOptions;
+use crate::bridge::policy::followed_ports;
 use crate::bridge::sweeper::Sweeper;
 use crate::dns::{Server, Settings};
 use crate::ipam::{Family, PublicPool, VirtualNetwork, check_together, local_v6};
@@ -38,7 +39,7 @@ impl Worker {
         if let Some(networks) = &options.networks {
             check_together(networks)?;
         }
-        let (mut journal, found) = Journal::open(&options.directory, PATIENCE)?;
+        let (mut journal, found) = Journal::open(&options.directory, PATIENCE, &boot)?;
         let instance = match &found {
             Some((header, _)) => header.instance.clone(),
             None => random()?,
@@ -51,9 +52,7 @@ impl Worker {
         host.learn_addresses()?;
         let given = options.networks.as_deref();
         let (kept, records) = match found {
-            Some((header, records)) if header.boot == boot => (Some(header.networks), records),
-            // Another boot: nothing of what the records tell is there any more.
-            Some((header, _)) => (Some(header.networks), Vec::new()),
+            Some((header, records)) => (Some(header.networks), records),
             None => (None, Vec::new()),
         };
         let standing = match &kept {
@@ -105,7 +104,6 @@ impl Worker {
             ledger,
             host,
             names,
-            flows: Flows::open(),
             sweeper,
             uplinks: Vec::new(),
             in_force: false,
@@ -176,6 +174,7 @@ impl Worker {
             .filter(|e| e.phase != Phase::Attached)
             .map(|e| e.attachment.sandbox.clone())
             .collect();
+        self.host.declare(self.all_uplinks())?;
         let removed = self.sweep()?;
         let mut records = Vec::new();
         for sandbox in &half {
@@ -183,7 +182,7 @@ impl Worker {
             records.push(Record::Free(sandbox.clone(), self.rested()));
         }
         self.step("mend.free");
-        self.record(records, false)?;
+        self.record(records)?;
         if self.ledger.len() == 0 {
             self.close()?;
         } else {
@@ -205,7 +204,12 @@ impl Worker {
         let taken = taken
             .chain(gateways.iter().map(crate::ipam::gateway))
             .collect();
-        self.flows.of_nobody(&gateways, &taken);
+        let mut flows = Flows::open();
+        flows.of_nobody(&gateways, &taken);
+        let ports: BTreeMap<_, _> = self.ledger.entries().flat_map(followed_ports).collect();
+        if !ports.is_empty() {
+            flows.of_ports(&ports);
+        }
         let half = half.len() + dropped;
         if removed + half > 0 {
             tracing::info!(removed, half_done = half, "mended the network");

@@ -1,10 +1,12 @@
 //! What a request means.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
 use aci_core::contract::{AttachRequest, PublishedPort};
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::model::{IpAddressType, Protocol};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 use super::naming::{self, Naming};
 use crate::bridge::ledger::{ATTACH, Wish, port_taken};
@@ -12,29 +14,54 @@ use crate::bridge::names::Names;
 use crate::bridge::options::BridgeOptions;
 use crate::ipam::{VirtualNetwork, find};
 
-/// Refuses a port that a program of the host listens on: it would lose it without notice.
-pub(super) fn listened(port: &PublishedPort) -> Result<()> {
-    let address = SocketAddr::new(port.address, port.port);
-    let tried = if port.protocol == Protocol::Udp {
-        UdpSocket::bind(address).map(drop)
-    } else {
-        TcpListener::bind(address).map(drop)
-    };
-    match tried {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            let who = if port.port == 53 && port.address.is_unspecified() {
-                // It answers on the gateways, which are addresses of the host too.
-                "the network's own name server, or a program of the host, listens on it"
-            } else {
-                "a program of the host listens on it"
-            };
-            Err(port_taken(port, who))
+/// Refuses a port that a program of the host listens on: it would lose it without notice. `others` are
+/// the host's addresses without those that it has for groups. What listens on loopback keeps the port
+/// there, where none is published.
+pub(super) fn listened(
+    port: &PublishedPort,
+    others: impl FnOnce() -> Result<Vec<IpAddr>>,
+) -> Result<()> {
+    let bind = |address| may_bind(&port.protocol, SocketAddr::new(address, port.port));
+    let in_use = |address| bind(address) == Err(Errno::ADDRINUSE);
+    let taken = || port_taken(port, "a program of the host listens on it");
+    match bind(port.address) {
+        // Our own name server, or one on loopback, may be all that is in the way.
+        Err(Errno::ADDRINUSE) if port.address.is_unspecified() => {
+            let of_family = |a: &IpAddr| a.is_ipv4() == port.address.is_ipv4();
+            let mut published = others()?.into_iter().filter(of_family);
+            if published.any(|a| !a.is_loopback() && in_use(a)) {
+                return Err(taken());
+            }
+            Ok(())
         }
-        Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
-            Err(port_taken(port, "the host does not have this address"))
-        }
+        Err(Errno::ADDRINUSE) => Err(taken()),
+        Err(Errno::ADDRNOTAVAIL) => Err(port_taken(port, "the host does not have this address")),
         _ => Ok(()),
     }
+}
+
+/// Tries to have a port of an address, without listening on it for a moment.
+fn may_bind(protocol: &Protocol, address: SocketAddr) -> std::result::Result<(), Errno> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let udp = *protocol == Protocol::Udp;
+    let kind = if udp {
+        SocketType::DGRAM
+    } else {
+        SocketType::STREAM
+    };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    if !udp {
+        // Connections that ended just now are not in the way; a listener is.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &address)
 }
 
 /// What a request means: the subnet, a fixed address, and what the containers are told.

@@ -106,6 +106,9 @@ fn timespan(text: &str, now: Timestamp) -> ArmResult<(Timestamp, Timestamp)> {
             text.chars().take(80).collect::<String>()
         ))
     };
+    // The Azure CLI encodes it twice.
+    let twice = percent_encoding::percent_decode_str(text).decode_utf8();
+    let text = twice.as_deref().unwrap_or(text);
     let time = |text: &str| -> Option<Timestamp> {
         let text = text.trim();
         // Without an offset it is UTC.
@@ -577,6 +580,12 @@ mod tests {
             ("2027-01-15T07:00:00.123Z/PT30M", 3_600, 1_800),
             ("PT2H/2027-01-15T08:00:00Z", 7_200, 0),
             ("P1D", 86_400, 0),
+            // The Azure CLI encodes it once too often.
+            (
+                "2027-01-15T07%3A00%3A00%2F2027-01-15T08%3A00%3A00",
+                3_600,
+                0,
+            ),
         ] {
             let query = read(&[("timespan", text)]).unwrap();
             let ago = |time: Timestamp| (NOW.since(time).as_secs_f64()).round();

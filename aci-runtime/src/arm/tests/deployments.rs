@@ -209,3 +209,54 @@ async fn a_deployment_that_fails_says_where() {
         "ServiceUnavailable"
     );
 }
+
+/// The Azure CLI puts the template's own text behind the rest of the body, without quotes around its
+/// name, and asks for the steps without the provider.
+#[tokio::test]
+async fn a_template_is_taken_as_the_azure_cli_sends_it() {
+    let api = open().await;
+    let rg = format!("{RG}?api-version=2021-04-01");
+    ask(&api, Method::PUT, &rg, Some(json!({"location": "local"}))).await;
+    let mut rest = body(&template());
+    rest["properties"]
+        .as_object_mut()
+        .unwrap()
+        .remove("template");
+    let rest = rest.to_string();
+    let text = format!(
+        "{}, template:// a comment\r\n{:#}}}}}",
+        rest.strip_suffix("}}").unwrap(),
+        template()
+    );
+    let would = ask(&api, Method::POST, &at("d/whatIf"), Some(json!(text))).await;
+    assert_eq!(would.status, StatusCode::OK, "{}", would.body);
+    let kinds = |answer: &Answer| {
+        let changes = answer.body["properties"]["changes"].as_array().unwrap();
+        let kinds: Vec<_> = changes
+            .iter()
+            .map(|c| c["changeType"].as_str().unwrap().to_owned())
+            .collect();
+        kinds.join(" ")
+    };
+    assert_eq!(kinds(&would), "Create Create Create");
+    assert!(!would.body.to_string().contains("hunter2"));
+    assert!(api.front.engine.list().is_empty(), "asking makes nothing");
+    let begun = ask(&api, Method::PUT, &at("d"), Some(json!(text))).await;
+    assert_eq!(begun.status, StatusCode::CREATED, "{}", begun.body);
+    let link = begun.headers["azure-asyncoperation"].to_str().unwrap();
+    assert_eq!(polled(&api, link).await.body["status"], "Succeeded");
+    let steps = format!("{RG}/deployments/d/operations?api-version=2021-04-01");
+    let steps = ask(&api, Method::GET, &steps, None).await;
+    assert_eq!(steps.body["value"].as_array().unwrap().len(), 3);
+    let mut fewer = template();
+    fewer["resources"].as_array_mut().unwrap().remove(2);
+    for (mode, wanted) in [
+        ("Incremental", "Deploy Deploy Ignore"),
+        ("Complete", "Deploy Deploy Delete"),
+    ] {
+        let mut asked = body(&fewer);
+        asked["properties"]["mode"] = json!(mode);
+        let would = ask(&api, Method::POST, &at("d/whatIf"), Some(asked)).await;
+        assert_eq!(kinds(&would), wanted);
+    }
+}

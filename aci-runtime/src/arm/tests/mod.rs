@@ -15,6 +15,7 @@ use super::{ArmApi, ArmApiBuilder, danger};
 use crate::Engine;
 
 mod deployments;
+mod networks;
 mod operations;
 
 const RG: &str = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg";
@@ -65,6 +66,10 @@ async fn ask_with(
         request = request.header(*name, *value);
     }
     let request = match body {
+        // Texts are sent as they are.
+        Some(Value::String(text)) if text.starts_with('{') => request
+            .header("content-type", "application/json")
+            .body(Body::from(text)),
         Some(body) => request
             .header("content-type", "application/json")
             .body(Body::from(body.to_string())),

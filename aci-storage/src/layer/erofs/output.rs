@@ -15,8 +15,10 @@ const WINDOW: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Output {
     file: File,
-    /// What is not written yet.
-    window: Vec<u8>,
+    /// What is not written yet, at its start.
+    window: Box<[u8]>,
+    /// So many bytes of the window are that.
+    used: usize,
     /// Where the window begins.
     base: u64,
 }
@@ -25,18 +27,19 @@ impl Output {
     pub(super) fn new(file: File) -> Self {
         Self {
             file,
-            window: Vec::with_capacity(WINDOW),
+            window: vec![0; WINDOW].into_boxed_slice(),
+            used: 0,
             base: 0,
         }
     }
 
     /// Where the next byte goes.
     pub(super) fn position(&self) -> u64 {
-        self.base + self.window.len() as u64
+        self.base + self.used as u64
     }
 
     fn make_room(&mut self) -> io::Result<()> {
-        if self.window.len() >= WINDOW {
+        if self.used >= WINDOW {
             self.flush()?;
         }
         Ok(())
@@ -44,19 +47,29 @@ impl Output {
 
     /// Writes what is held back. Zeros are left out, which makes a hole of them.
     fn flush(&mut self) -> io::Result<()> {
-        if self.window.iter().any(|byte| *byte != 0) {
-            self.file.write_all_at(&self.window, self.base)?;
+        let window = &self.window[..self.used];
+        if window.iter().any(|byte| *byte != 0) {
+            self.file.write_all_at(window, self.base)?;
         }
-        self.base += self.window.len() as u64;
-        self.window.clear();
+        self.base += self.used as u64;
+        self.used = 0;
         Ok(())
+    }
+
+    /// The next so many bytes of the window, at most those that are free, to be filled.
+    fn take(&mut self, count: u64) -> &mut [u8] {
+        let free = &mut self.window[self.used..];
+        let n = usize::try_from(count).map_or(free.len(), |n| n.min(free.len()));
+        &mut free[..n]
     }
 
     pub(super) fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             self.make_room()?;
-            let n = bytes.len().min(WINDOW - self.window.len());
-            self.window.extend_from_slice(&bytes[..n]);
+            let to = self.take(bytes.len() as u64);
+            let n = to.len();
+            to.copy_from_slice(&bytes[..n]);
+            self.used += n;
             bytes = &bytes[n..];
         }
         Ok(())
@@ -71,13 +84,8 @@ impl Output {
     ) -> Result<(), Fault> {
         while count > 0 {
             self.make_room().map_err(|e| failed(path, e))?;
-            let start = self.window.len();
-            let room = usize::try_from(count)
-                .map_or(WINDOW, |n| n.min(WINDOW))
-                .min(WINDOW - start);
-            self.window.resize(start + room, 0);
-            let read = read_some(data, &mut self.window[start..])?;
-            self.window.truncate(start + read);
+            let read = read_some(data, self.take(count))?;
+            self.used += read;
             if read == 0 {
                 return Err(Fault::cut_off(path));
             }
@@ -90,9 +98,10 @@ impl Output {
     pub(super) fn fill_up_to(&mut self, offset: u64) -> io::Result<()> {
         while self.position() < offset {
             self.make_room()?;
-            let rest = usize::try_from(offset - self.position()).unwrap_or(WINDOW);
-            let n = rest.min(WINDOW - self.window.len());
-            self.window.resize(self.window.len() + n, 0);
+            let to = self.take(offset - self.position());
+            let n = to.len();
+            to.fill(0);
+            self.used += n;
         }
         Ok(())
     }
@@ -115,7 +124,7 @@ impl Output {
             };
         };
         let start = usize::try_from(start).map_err(io::Error::other)?;
-        self.window[start..start + bytes.len()].copy_from_slice(bytes);
+        self.window[..self.used][start..start + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 

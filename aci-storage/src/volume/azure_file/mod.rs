@@ -1,5 +1,6 @@
 //! `azureFile` volumes: shares of file servers, mounted by SMB.
 
+mod kernel;
 mod options;
 mod server;
 #[path = "../../../share/wire.rs"]
@@ -16,7 +17,7 @@ use aci_core::id::SandboxId;
 use aci_core::model::{AzureFileVolume, Secret, Volume};
 use async_trait::async_trait;
 
-pub use options::{AzureFilesOptions, FileServer};
+pub use options::{AzureFilesOptions, CachePolicy, FileServer, ShareDriver};
 
 use self::wire::{Answer, Cause, Config, Failure, Password, Request, Started};
 use super::{check_component, entries};
@@ -38,8 +39,9 @@ use crate::turns::Turns;
 /// belongs to root with mode 0777, no symbolic or hard links, locks that hold across machines, and
 /// names with all characters that Linux allows (mapped as the kernel's cifs maps them).
 ///
-/// An ordinary user needs `fusermount3` (Debian package `fuse3`); that way is written and not yet
-/// tested. A share server that is itself killed leaves its mount without answers (`ENOTCONN`) until
+/// An ordinary user needs `fusermount3` (Debian package `fuse3`), which wants a user that has a name,
+/// and a `/dev/fuse` that everybody may open, as udev makes it; files belong to that user then, who
+/// is root inside of the group. A share server that is itself killed leaves its mount without answers (`ENOTCONN`) until
 /// the volume is provided again, which new containers see and running ones do not.
 ///
 /// # When the server goes
@@ -47,13 +49,14 @@ use crate::turns::Turns;
 /// Operations wait, at most [`patience`](AzureFilesOptions::patience); connections are made anew by
 /// themselves, open files are asked back from the server with their locks, or opened again if they
 /// are the same files as before. A write is answered only when the server has it, so nothing that
-/// was answered is lost, and what was not is sent again. An open file that is another one now, or
+/// was answered is lost, and what was not is sent again (with [`CachePolicy::Behind`]: what `fsync` or
+/// `close` has answered). An open file that is another one now, or
 /// whose locks somebody else took meanwhile, fails with `ESTALE`.
 ///
 /// # What is different from a disk
 ///
-/// Nothing is cached between an open and the next; attributes for
-/// [`actimeo`](AzureFilesOptions::actimeo). Locks are mandatory, as SMB's are. A directory that is
+/// What was read is not kept between an open and the next; names, also that one is not there, and
+/// attributes are believed for [`actimeo`](AzureFilesOptions::actimeo). Locks are mandatory, as SMB's are. A directory that is
 /// renamed over an empty one is not replaced in one step. Deleted files that are still open keep a
 /// name that begins with `.aci-deleted-` on the server until they are closed. `chmod` keeps only
 /// whether a file can be written, `chown` has no effect.
@@ -84,6 +87,32 @@ pub struct ShareStatus {
     pub bytes_read: u64,
     /// Bytes written to the server.
     pub bytes_written: u64,
+}
+
+/// How full a share is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareUsage {
+    /// How many bytes the share may hold: its quota, where the server has one for each share, as
+    /// Azure Files has.
+    pub total: u64,
+    /// How many bytes can still be written.
+    pub free: u64,
+}
+
+impl ShareUsage {
+    /// How many bytes are used.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.total.saturating_sub(self.free)
+    }
+}
+
+fn nonsense(operation: &'static str) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        operation,
+        "the share server answered something else",
+    )
 }
 
 impl AzureFiles {
@@ -118,7 +147,15 @@ impl AzureFiles {
     /// # Cancel safety
     /// The new key may be in use; call it again.
     pub async fn rotate_secret(&self, sandbox: &SandboxId, name: &str, key: &Secret) -> Result<()> {
-        let request = Request::Rotate(Password::new(key.expose()));
+        let password = Password::new(key.expose());
+        if let Some(place) = self.by_kernel(sandbox, name)? {
+            return blocking("volumes.rotate", move || {
+                kernel::rotate(&place, &password)
+                    .map_err(|e| fail::io("volumes.rotate", "give cifs the key of", &place, e))
+            })
+            .await;
+        }
+        let request = Request::Rotate(password);
         self.ask(sandbox, name, request).await.map(drop)
     }
 
@@ -130,6 +167,14 @@ impl AzureFiles {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn status(&self, sandbox: &SandboxId, name: &str) -> Result<ShareStatus> {
+        if self.by_kernel(sandbox, name)?.is_some() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "volumes.status",
+                "the share is mounted by the kernel's cifs, which does not tell",
+            )
+            .on(format!("{sandbox}/{name}")));
+        }
         match self.ask(sandbox, name, Request::Status).await? {
             Answer::Status(status) => Ok(ShareStatus {
                 connected: status.connected,
@@ -139,12 +184,50 @@ impl AzureFiles {
                 bytes_read: status.bytes_read,
                 bytes_written: status.bytes_written,
             }),
-            Answer::Done => Err(Error::new(
-                ErrorKind::Internal,
-                "volumes.status",
-                "the share server answered something else",
-            )),
+            _ => Err(nonsense("volumes.status")),
         }
+    }
+
+    /// How full a mounted share is, as its server tells it now.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if the volume is not provided or its share server is gone,
+    /// [`Unavailable`](ErrorKind::Unavailable) if the file server does not answer within 4 seconds.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn usage(&self, sandbox: &SandboxId, name: &str) -> Result<ShareUsage> {
+        if let Some(place) = self.by_kernel(sandbox, name)? {
+            return blocking("volumes.usage", move || {
+                let room = rustix::fs::statvfs(&place)
+                    .map_err(|e| fail::io("volumes.usage", "ask", &place, e))?;
+                Ok(ShareUsage {
+                    total: room.f_blocks.saturating_mul(room.f_frsize),
+                    free: room.f_bavail.saturating_mul(room.f_frsize),
+                })
+            })
+            .await;
+        }
+        match self.ask(sandbox, name, Request::Usage).await? {
+            Answer::Usage(usage) => Ok(ShareUsage {
+                total: usage.total,
+                free: usage.free,
+            }),
+            Answer::Failed(failure) => Err(Error::new(
+                ErrorKind::Unavailable,
+                "volumes.usage",
+                format!("the share cannot be asked: {}", failure.message),
+            )
+            .on(format!("{sandbox}/{name}"))),
+            _ => Err(nonsense("volumes.usage")),
+        }
+    }
+
+    /// Where the kernel's driver has a volume mounted, if it has.
+    fn by_kernel(&self, sandbox: &SandboxId, name: &str) -> Result<Option<PathBuf>> {
+        check_component("volumes.ask", "a volume", name)?;
+        let place = self.inner.place(sandbox, name).join("share");
+        Ok(kernel::is_mounted(&place).then_some(place))
     }
 
     async fn ask(&self, sandbox: &SandboxId, name: &str, request: Request) -> Result<Answer> {
@@ -187,6 +270,11 @@ impl Inner {
         let place = self.place(sandbox, &volume.name);
         let mountpoint = place.join("share");
         let control = place.join("control");
+        if kernel::is_mounted(&mountpoint)
+            && kernel::rotate(&mountpoint, &Password::new(key.expose())).is_ok()
+        {
+            return Ok(mountpoint);
+        }
         if server::ask(&control, &Request::Status).is_ok() {
             // The document may have a newer key.
             let rotated = server::ask(&control, &Request::Rotate(Password::new(key.expose())));
@@ -200,7 +288,7 @@ impl Inner {
         fs::create_dir_all(&mountpoint)
             .map_err(|e| fail::io("volumes.provide", "make it", &mountpoint, e))?;
         let at = self.options.server(&share.storage_account_name);
-        let started = server::start(&Config {
+        let config = Config {
             mountpoint: mountpoint.clone(),
             control,
             host: at.host.clone(),
@@ -210,9 +298,21 @@ impl Inner {
             password: Password::new(key.expose()),
             read_only: share.read_only.unwrap_or(false),
             options: self.options.wire(),
-        });
+        };
+        let started = match self.kernel(&volume.name) {
+            Ok(true) => kernel::mount(&config).map_or_else(
+                |failure| Ok(Started::Failed(failure)),
+                |()| Ok(Started::Mounted { pid: 0 }),
+            ),
+            Ok(false) => server::start(&config),
+            Err(refused) => {
+                self.remove(sandbox, &volume.name)?;
+                return Err(refused);
+            }
+        };
         let failed = match started {
             Ok(Started::Mounted { pid }) => {
+                // 0 is the kernel.
                 tracing::info!(pid, server = %at.host, share = %share.share_name, "mounted");
                 metrics::counter!("aci_storage_volumes_provided_total").increment(1);
                 return Ok(mountpoint);
@@ -227,6 +327,26 @@ impl Inner {
         };
         self.remove(sandbox, &volume.name)?;
         Err(failed)
+    }
+
+    /// Whether the kernel's driver is to mount.
+    fn kernel(&self, volume: &str) -> Result<bool> {
+        let asked = self.options.driver;
+        if asked == ShareDriver::UserSpace {
+            return Ok(false);
+        }
+        match kernel::probe() {
+            Ok(()) => Ok(true),
+            Err(_) if asked == ShareDriver::Automatic => Ok(false),
+            Err(why) => Err(Error::new(
+                ErrorKind::Unsupported,
+                "volumes.provide",
+                format!("volume '{volume}' cannot be mounted by the kernel: {why}"),
+            )
+            .code("FailedMountAzureFileVolume")
+            .on(volume)
+            .hint("load the module 'cifs', or choose ShareDriver::Automatic")),
+        }
     }
 
     fn release(&self, sandbox: &SandboxId, name: &str) -> Result<()> {

@@ -32,6 +32,41 @@ impl FileServer {
     }
 }
 
+/// Who speaks SMB to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShareDriver {
+    /// A share server of this crate, a process for each mount, by FUSE. It takes a new key, comes
+    /// back after any outage with its open files, and works on kernels without cifs.
+    #[default]
+    UserSpace,
+    /// The kernel's cifs, where it has it, mounted by root; refused elsewhere. Outages are its
+    /// affair: `patience` and `connect_timeout` only hold for mounting, `actimeo` is cut to seconds,
+    /// [`status`](super::AzureFiles::status) has nothing to tell, and a key that was changed is
+    /// taken by Linux 6.10 or later. This crate's tests run it where the kernel has cifs; the
+    /// machines that it was developed on have not.
+    Kernel,
+    /// The kernel's where it has cifs and this user may mount, else the share server.
+    Automatic,
+}
+
+/// What may be kept on this side of the contents of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CachePolicy {
+    /// What is read, while a file is open. A write is answered when the server has it.
+    #[default]
+    Strict,
+    /// And what is written: a write may be answered before the server has it (at most 16 MiB a
+    /// mount), while the server grants that nobody else has the file open and the share has 128 MiB
+    /// to spare. `fsync`, `close`, unlocking and anybody else's opening wait for it, and `fsync`,
+    /// `close` or the next write report what the server refused. Somebody else who looked at the
+    /// file before that believes the length that it had for [`actimeo`](AzureFilesOptions::actimeo).
+    Behind,
+    /// Nothing: each read asks the server, and a write is answered when the server has it.
+    None,
+}
+
 /// How [`AzureFiles`](super::AzureFiles) finds and mounts shares. The defaults are ACI's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AzureFilesOptions {
@@ -39,6 +74,8 @@ pub struct AzureFilesOptions {
     pub servers: BTreeMap<String, FileServer>,
     /// Where accounts are that `servers` does not name.
     pub suffix: String,
+    /// Who speaks to the server.
+    pub driver: ShareDriver,
     /// Owner of all files; ACI: 0.
     pub uid: u32,
     /// Group of all files; ACI: 0.
@@ -52,6 +89,11 @@ pub struct AzureFilesOptions {
     /// descriptor what it has locked through another; without it two groups may lock against one
     /// another.
     pub nobrl: bool,
+    /// Symbolic links are kept on the server as small files that stand for them, as cifs' option of
+    /// this name does; ACI: off, there are none. A link leads wherever its reader's names lead.
+    pub mfsymlinks: bool,
+    /// What may be kept here of the contents of files; ACI: strict.
+    pub cache: CachePolicy,
     /// How long names and attributes are believed without asking the server; ACI: 1 s.
     pub actimeo: Duration,
     /// How long a file operation waits for a server that is gone before it fails with
@@ -69,11 +111,14 @@ impl Default for AzureFilesOptions {
         Self {
             servers: BTreeMap::new(),
             suffix: "file.core.windows.net".to_owned(),
+            driver: ShareDriver::default(),
             uid: own.uid,
             gid: own.gid,
             file_mode: own.file_mode,
             dir_mode: own.dir_mode,
             nobrl: own.nobrl,
+            mfsymlinks: own.mfsymlinks,
+            cache: CachePolicy::Strict,
             actimeo: Duration::from_millis(own.actimeo_ms),
             patience: Duration::from_millis(own.patience_ms),
             connect_timeout: Duration::from_millis(own.connect_ms),
@@ -103,6 +148,12 @@ impl AzureFilesOptions {
             file_mode: self.file_mode,
             dir_mode: self.dir_mode,
             nobrl: self.nobrl,
+            mfsymlinks: self.mfsymlinks,
+            cache: match self.cache {
+                CachePolicy::Strict => wire::Cache::Strict,
+                CachePolicy::Behind => wire::Cache::Behind,
+                CachePolicy::None => wire::Cache::None,
+            },
             actimeo_ms: milliseconds(self.actimeo),
             patience_ms: milliseconds(self.patience),
             silence_ms: milliseconds(self.silence),

@@ -110,6 +110,7 @@ pub(super) fn full(rules: usize) -> Rules {
         networks: vec![first, second],
         uplinks: vec![(Family::V4, 2), (Family::V6, 2)],
         outbound: true,
+        names: true,
         metadata: Some(4711),
     }
 }
@@ -201,6 +202,7 @@ fn the_firewall_s_own_tool_reads_what_was_written() {
         "ip daddr 169.254.169.254 tcp dport 80 dnat ip to 169.254.97.1:4711",
         "snat ip to 203.0.113.1",
         "snat ip6 to 2001:db8::1",
+        "ip daddr @gateways4",
         "jump s0-in4",
         "ip saddr . ip daddr != @reach4",
         "172.16.0.0/12, 192.168.0.0/16",

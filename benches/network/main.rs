@@ -1,14 +1,20 @@
-//! How long it takes to give a group its network and to take it away: ours beside netavark, the CNI
-//! reference plugins and the kernel's floor, in turns in one run, in a network namespace of its own.
+//! How long it takes to give a group its network and to take it away, and how much passes through
+//! it: in network namespaces of their own, so that nothing of the machine's network is touched.
 //!
-//! `cargo bench -p aci-benches --bench attach -- --runs 40`; needs root, and the Debian packages
-//! netavark, iptables and containernetworking-plugins for the peers; one that is missing is left
-//! out and named. Every contestant is given a network namespace that is there already, and makes a
-//! veth pair with an address, a default route, and one published TCP port; each has another group
-//! attached all the time, so that what groups share stands. Ours journals before it acts and guards
-//! against forged senders besides; the peers' time includes the starts of their programs, which is
-//! how they are used. The floor sends the same kinds of messages (pair, addresses, neighbours,
-//! routes, one firewall transaction) and keeps no journal.
+//! `cargo bench -p aci-benches --bench network -- --runs 40 [--only attach|throughput]`; needs root.
+//!
+//! **attach**: ours beside netavark, the CNI reference plugins and the kernel's floor, in turns in one
+//! run. The peers are netavark from its crate (`cargo install --root target/netavark --locked --bin
+//! netavark netavark`, which needs Debian's protobuf-compiler) and the Debian packages netavark,
+//! iptables, nftables and containernetworking-plugins; one that is missing is left out and named.
+//! Every contestant is given a network namespace that is there already, and makes a veth pair with an
+//! address, a default route, and one published TCP port; each has another group attached all the
+//! time, so that what groups share stands. Ours journals before it acts and guards against forged
+//! senders besides; the peers' time includes the starts of their programs, which is how they are
+//! used. The floor sends the same kinds of messages (pair, addresses, neighbours, routes, one
+//! firewall transaction) and keeps no journal.
+//!
+//! **throughput**: see [`throughput`].
 #![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "the codec is that of aci-net")]
 
@@ -20,6 +26,7 @@ mod netlink;
 mod floor;
 mod ours;
 mod peers;
+mod throughput;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -53,10 +60,23 @@ fn main() -> anyhow::Result<()> {
     let mut socket = netlink::Socket::open(0)?;
     socket.one(netlink::route::set_up(1)).map_err(refused)?;
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-    tokio::runtime::Builder::new_multi_thread()
+    let only = arguments.iter().position(|a| a == "--only");
+    let only = only.and_then(|at| arguments.get(at + 1));
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    anyhow::ensure!(
+        wanted("attach") || wanted("throughput"),
+        "--only is followed by attach or throughput"
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(bench(runs))
+        .build()?;
+    if wanted("attach") {
+        runtime.block_on(bench(runs))?;
+    }
+    if wanted("throughput") {
+        runtime.block_on(throughput::bench(runs.min(12)))?;
+    }
+    Ok(())
 }
 
 async fn bench(runs: usize) -> anyhow::Result<()> {
@@ -72,7 +92,8 @@ async fn bench(runs: usize) -> anyhow::Result<()> {
         Err(error) => println!("SKIPPED {file}: {error:#}"),
     };
     add("floor", floor::Floor::new().map(boxed));
-    add("netavark", peers::Netavark::new().map(boxed));
+    add("netavark", peers::Netavark::of_crate().map(boxed));
+    add("netavark-debian", peers::Netavark::of_debian().map(boxed));
     add("cni", peers::Cni::new().map(boxed));
     let before = report::load();
     let series = take_turns(contestants, 2, runs, Duration::from_millis(25)).await?;

@@ -1,4 +1,4 @@
-//! netavark and the CNI reference plugins, each from Debian.
+//! netavark, built from its crate and as Debian has it, and the CNI reference plugins from Debian.
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use aci_benches::contest::{Contestant, Sample, milliseconds};
 use aci_benches::peers::{find, first_line};
+use aci_benches::report::target;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -46,12 +47,27 @@ pub(crate) struct Netavark {
     name: String,
     program: PathBuf,
     directory: tempfile::TempDir,
+    /// Tells its bridge and its addresses from those of another version.
+    place: u8,
+    port: u16,
     count: u32,
     _resident: OwnedFd,
 }
 
 impl Netavark {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    /// The version that was built from the crate, into `target/netavark`.
+    pub(crate) fn of_crate() -> anyhow::Result<Self> {
+        let program = target().join("netavark/bin/netavark");
+        anyhow::ensure!(
+            program.is_file(),
+            "not built (cargo install --root target/netavark --locked --bin netavark netavark; needs Debian's protobuf-compiler)"
+        );
+        // It changes the firewall by nft.
+        find("nft", "nftables")?;
+        Self::new(program, "from its crate", 92, 8083)
+    }
+
+    pub(crate) fn of_debian() -> anyhow::Result<Self> {
         let usual = Path::new("/usr/lib/podman/netavark");
         let program = if usual.is_file() {
             usual.to_owned()
@@ -59,10 +75,16 @@ impl Netavark {
             find("netavark", "netavark")?
         };
         find("iptables", "iptables")?;
+        Self::new(program, "Debian", 89, 8081)
+    }
+
+    fn new(program: PathBuf, origin: &str, place: u8, port: u16) -> anyhow::Result<Self> {
         let this = Self {
-            name: format!("{} (Debian)", first_line(&program)),
-            program,
+            name: format!("{} ({origin})", first_line(&program)),
+            program: program.canonicalize()?,
             directory: tempfile::tempdir()?,
+            place,
+            port,
             count: 1,
             _resident: namespace()?,
         };
@@ -76,20 +98,21 @@ impl Netavark {
             .into_iter()
             .collect();
         let [_, _, high, low] = number.to_be_bytes();
+        let place = self.place;
         let input = json!({
             "container_id": format!("{number:064x}"),
             "container_name": format!("c{number}"),
             "port_mappings": ports,
             "networks": {"bench": {
                 "interface_name": "eth0",
-                "static_ips": [format!("10.89.{high}.{}", u16::from(low) + 1)],
+                "static_ips": [format!("10.{place}.{high}.{}", u16::from(low) + 1)],
             }},
             "network_info": {"bench": {
                 "name": "bench",
-                "id": "53ce4390f2adb1681eb1a90ec8b48c49c015e0a8d336c197637e7f65e365fa9e",
+                "id": format!("{place:064x}"),
                 "driver": "bridge",
-                "network_interface": "podman9",
-                "subnets": [{"subnet": "10.89.0.0/16", "gateway": "10.89.0.1"}],
+                "network_interface": format!("podman{place}"),
+                "subnets": [{"subnet": format!("10.{place}.0.0/16"), "gateway": format!("10.{place}.0.1")}],
                 "ipv6_enabled": false,
                 "internal": false,
                 "dns_enabled": false,
@@ -112,10 +135,10 @@ impl Contestant for Netavark {
         self.count = self.count % 200 + 2;
         let net = namespace()?;
         let begin = Instant::now();
-        self.act("setup", &net, self.count, Some(8081))?;
+        self.act("setup", &net, self.count, Some(self.port))?;
         let attach = begin.elapsed();
         let begin = Instant::now();
-        self.act("teardown", &net, self.count, Some(8081))?;
+        self.act("teardown", &net, self.count, Some(self.port))?;
         let detach = begin.elapsed();
         Ok(vec![
             (ATTACH, milliseconds(attach)),
