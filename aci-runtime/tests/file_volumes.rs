@@ -163,7 +163,7 @@ async fn config_maps_and_secrets_change_under_running_containers() {
 
     // A program dies between the journal and the files: the next one writes them.
     engine.shutdown(Shutdown::LeaveRunning).await.unwrap();
-    drop(engine);
+    drop((group, engine));
     engine = self::engine(dir, &vault).await;
     group = engine.get("files").unwrap();
     engine.create_or_update(document("23", "")).await.unwrap();

@@ -92,10 +92,15 @@ async fn a_container_reads_and_changes_its_copy_of_a_repository() {
         .unwrap();
     assert_eq!(group.ended().await.unwrap().as_str(), "Succeeded");
     assert_eq!(log(&group).await, format!("from git\n{commit}\nchanged\n"));
-    // Nothing was pushed anywhere, and the next start gets it as it is.
-    group.start().await.unwrap();
+    // Nothing was pushed anywhere, and the next group gets it as it is.
+    engine.delete("job").await.unwrap();
+    let group = engine
+        .create_or_update(document(script, &volume))
+        .await
+        .unwrap();
     assert_eq!(group.ended().await.unwrap().as_str(), "Succeeded");
     assert!(log(&group).await.starts_with("from git\n"));
+    engine.delete("job").await.unwrap();
 
     // What is not there is said in the group's events, as ACI says what cannot be mounted.
     let volume = format!("gitRepo: {{repository: '{url}', revision: nothing}}");

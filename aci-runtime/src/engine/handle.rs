@@ -7,7 +7,7 @@ use std::time::Duration;
 use aci_core::bill::Bill;
 use aci_core::contract::{
     ContainerStats, Duplex, ExecSpec, GroupRecord, LogQuery, LogStream, NetworkStats, Process,
-    ProcessSpec, Sandbox, Signal, TerminalSize, VolumeRequest,
+    ProcessSpec, Sandbox, SecretFile, Signal, TerminalSize, VolumeSource,
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::{GroupRef, SandboxId};
@@ -468,14 +468,11 @@ impl Group {
                 continue;
             }
             let resolving = self.shared.resolved(&self.group, &record.document, volume);
-            let resolved = resolving.await?.into_owned();
-            let request = VolumeRequest {
-                sandbox: record.sandbox.clone(),
-                volume: resolved,
-            };
-            let providing = act::driver(&self.shared, volume)?.provide(request);
-            let source = guard::caught("volume.provide", providing).await?;
-            let replacing = sandbox.replace_files(&volume.name, source);
+            let secret = resolving.await?.into_owned().secret.unwrap_or_default();
+            let files = secret.0.into_iter();
+            let files = files.map(|(name, base64)| SecretFile { name, base64 });
+            let files = VolumeSource::Secret(files.collect());
+            let replacing = sandbox.replace_files(&volume.name, files);
             guard::caught("sandbox.replace_files", replacing).await?;
         }
         Ok(())

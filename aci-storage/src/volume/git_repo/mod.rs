@@ -69,7 +69,8 @@ pub struct GitReposOptions {
 /// The repository is fetched by HTTP or HTTPS when the sandbox is made; nothing else is spoken, and no
 /// path of this host is read. User and password may stand in the address; they are sent to that
 /// server only and written nowhere. `revision` may be a branch, a tag or a commit, also a shortened
-/// one. Of the history only the newest commit comes where the server allows it. As in ACI,
+/// one. Of the history only the newest commit comes from servers that speak version 2 of git's
+/// protocol (git 2.18 and later); from others, and for a shortened commit, all of it. As in ACI,
 /// `directory` names the directory that the copy goes into: `.` makes the volume itself the copy, and
 /// without one it is named after the repository. It is one name, without `/` (CVE-2024-10220,
 /// CVE-2025-1767).
