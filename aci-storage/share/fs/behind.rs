@@ -223,14 +223,11 @@ mod tests {
 
     use super::*;
 
-    fn room() -> OwnedSemaphorePermit {
-        let all = Arc::new(Semaphore::new(64));
-        all.try_acquire_many_owned(1).unwrap()
-    }
-
     #[test]
     fn small_writes_gather_while_one_is_under_way_and_overlaps_are_seen() {
         let mut state = State::default();
+        let all = Arc::new(Semaphore::new(64));
+        let room = || Arc::clone(&all).try_acquire_owned().unwrap();
         let four = Bytes::from_static(b"1234");
         assert_eq!(state.take(0, four.clone(), room()).unwrap().span(), (0, 4));
         assert!(state.take(4, four.clone(), room()).is_none());

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -210,6 +210,7 @@ fn what_could_not_be_written_is_told_by_sync_and_close() {
     let script = r#"
 import os, sys
 def attempt(name, last):
+    sys.stdin.readline()
     file = os.open(sys.argv[1] + name, os.O_CREAT | os.O_WRONLY)
     os.write(file, b"there")
     os.fsync(file)
@@ -234,6 +235,7 @@ attempt("/closed", os.close)
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut tell = child.stdin.take().unwrap();
     for _ in ["synced", "closed"] {
+        writeln!(tell).unwrap();
         assert_eq!(said.next().unwrap().unwrap(), "ready");
         link.silent(true);
         writeln!(tell).unwrap();
@@ -329,9 +331,15 @@ fn room_and_quota_are_the_server_s() {
         return;
     }
     // What a server with a quota for each share answers: 5 GiB, of which 3 are left, in KiB.
-    let script = "dfree command = /bin/echo 5242880 3145728\n";
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("quota");
+    fs::write(&script, "#!/bin/sh\necho 5242880 3145728\n").unwrap();
+    for (path, mode) in [(dir.path(), 0o755), (script.as_path(), 0o755)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
     let global = "server smb encrypt = required\n";
-    let samba = Samba::with(global, script);
+    let quota = format!("dfree command = {}\n", script.display());
+    let samba = Samba::with(global, &quota);
     let mounted = samba.mounted();
     let usage = mounted
         .wait(mounted.driver.usage(&mounted.sandbox, "share"))

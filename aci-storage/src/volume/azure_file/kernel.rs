@@ -124,7 +124,7 @@ fn refusal(errno: Errno) -> Failure {
         Errno::NOENT | Errno::NXIO => failure(Cause::NoShare, "there is no such share".to_owned()),
         Errno::OPNOTSUPP | Errno::PROTONOSUPPORT => failure(
             Cause::Insecure,
-            "the server speaks no SMB 3.1.1 with encryption".to_owned(),
+            "the server offers no encryption, or no SMB 3.1.1".to_owned(),
         ),
         Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::CONNREFUSED | Errno::TIMEDOUT => failure(
             Cause::Unreachable,

@@ -43,8 +43,13 @@ pub enum ShareDriver {
     /// The kernel's cifs, where it has it, mounted by root; refused elsewhere. Outages are its
     /// affair: `patience` and `connect_timeout` only hold for mounting, `actimeo` is cut to seconds,
     /// [`status`](super::AzureFiles::status) has nothing to tell, and a key that was changed is
-    /// taken by Linux 6.10 or later. This crate's tests run it where the kernel has cifs; the
-    /// machines that it was developed on have not.
+    /// taken by Linux 6.10 or later.
+    ///
+    /// Tried under Linux 6.1 in a virtual machine; the machines that this crate is tested on have no
+    /// cifs. What differs there: a range that somebody else has locked gives `EACCES`, SQLite finds
+    /// its database locked (`nobrl` is for that), what one group wrote another sees some time later, a
+    /// full share is told at `close`, a name's case cannot be changed by renaming it, and some
+    /// characters that the share server maps are refused in names.
     Kernel,
     /// The kernel's where it has cifs and this user may mount, else the share server.
     Automatic,
