@@ -1,4 +1,4 @@
-//! The OCI command line: by itself, and as podman's runtime.
+//! The OCI command line: by itself, and as the runtime of podman and containerd.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[path = "../oci_runtime/config.rs"]
@@ -506,4 +506,111 @@ fn podman_runs_containers_with_it() {
         let mut left = std::fs::read_dir(podman.place.path("state/containers")).unwrap();
         left.next().is_none()
     });
+}
+
+/// containerd with a directory, a socket and a namespace of its own.
+struct Containerd {
+    socket: PathBuf,
+    namespace: String,
+    daemon: std::process::Child,
+}
+
+impl Containerd {
+    fn start(directory: &Path) -> Self {
+        std::fs::create_dir(directory).unwrap();
+        let path = |name: &str| directory.join(name);
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+            path("root"),
+            path("state"),
+            path("sock"),
+            path("sock.ttrpc")
+        );
+        std::fs::write(path("config.toml"), config).unwrap();
+        let daemon = Command::new("containerd")
+            .arg("--config")
+            .arg(path("config.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(path("log")).unwrap())
+            .spawn()
+            .expect("Debian package containerd");
+        let containerd = Self {
+            socket: path("sock"),
+            namespace: format!("aci-test-{}", std::process::id()),
+            daemon,
+        };
+        wait_for("containerd's start", || {
+            output(&mut containerd.ctr(&["version"])).status.success()
+        });
+        containerd
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(&self.socket);
+        command.args(["--namespace", &self.namespace]);
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn works(&self, arguments: &[&str]) -> String {
+        let output = output(&mut self.ctr(arguments));
+        let (out, err) = text(&output);
+        assert!(output.status.success(), "{arguments:?}: {out}{err}");
+        out
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        for arguments in [
+            &["task", "rm", "--force", "stays"][..],
+            &["container", "rm", "stays"],
+        ] {
+            let _ = output(&mut self.ctr(arguments));
+        }
+        let pid = i32::try_from(self.daemon.id()).ok();
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.daemon.wait();
+        // Where its shim keeps the state of OCI runtimes.
+        let _ = std::fs::remove_dir_all(Path::new("/run/containerd/runc").join(&self.namespace));
+    }
+}
+
+/// Debian's containerd runs containers with this runtime by its own shim: output, exit codes, exec,
+/// kill and removal.
+#[test]
+fn containerd_runs_containers_with_it() {
+    if !root_or_skip() {
+        return;
+    }
+    let place = Place::new();
+    let containerd = Containerd::start(&place.path("containerd"));
+    let run = |flag: &str, rest: &[&str]| {
+        let mut command = containerd.ctr(&["run", flag, "--runc-binary"]);
+        command.arg(program()).arg("--rootfs");
+        command.arg(place.path("rootfs")).args(rest);
+        output(&mut command)
+    };
+    let ran = run("--rm", &["first", "/bin/sh", "-c", "echo out; exit 4"]);
+    assert_eq!(text(&ran).0, "out\n", "{}", text(&ran).1);
+    assert_eq!(ran.status.code(), Some(4));
+
+    let ran = run("--detach", &["stays", "/bin/sleep", "100"]);
+    assert!(ran.status.success(), "{}", text(&ran).1);
+    assert!(containerd.works(&["task", "ls"]).contains("RUNNING"));
+    let inside = ["task", "exec", "--exec-id", "e", "stays", "/bin/echo", "in"];
+    assert_eq!(containerd.works(&inside), "in\n");
+    containerd.works(&["task", "kill", "--signal", "KILL", "stays"]);
+    wait_for("the end", || {
+        containerd.works(&["task", "ls"]).contains("STOPPED")
+    });
+    let removed = output(&mut containerd.ctr(&["task", "rm", "stays"]));
+    assert!(text(&removed).1.contains("137"), "{}", text(&removed).1);
+    containerd.works(&["container", "rm", "stays"]);
 }

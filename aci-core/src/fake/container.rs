@@ -183,7 +183,8 @@ pub(super) fn run(
             // The sender outlives the sandbox's processes.
             let _ = frozen.wait_for(|frozen| !frozen).await;
             let stop = std::pin::pin!(frozen.wait_for(|frozen| *frozen));
-            if let Either::Left((code, _)) = select(&mut work, stop).await {
+            // Looked at first: a frozen program takes nothing that came after.
+            if let Either::Right((code, _)) = select(stop, &mut work).await {
                 return code;
             }
         }
