@@ -27,7 +27,7 @@ bench:
 
 # 10,000 requests of an OpenAPI fuzzer; `make test` tries some hundred.
 fuzz-arm:
-	ACI_FUZZ_EXAMPLES=560 cargo test -p aci-runtime --features arm-server --test arm_clients -- --nocapture fuzz
+	ACI_FUZZ_EXAMPLES=600 cargo test -p aci-runtime --features arm-server --test arm_clients -- --nocapture fuzz
 
 # The Azure CLI (700 MB from PyPI) against the example server.
 cli-arm: packages
