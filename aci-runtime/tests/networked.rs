@@ -304,7 +304,10 @@ async fn labelled_groups_find_each_other_from_their_containers() {
     let beside = ["/bin/busybox", "nc", "-w", "5", "127.0.0.1", "90"];
     let deadline = Instant::now() + Duration::from_secs(20);
     while said(&client, &beside).await != "beside" {
-        assert!(Instant::now() < deadline, "the second container is not heard");
+        assert!(
+            Instant::now() < deadline,
+            "the second container is not heard"
+        );
     }
     // Traffic is withheld until the readiness probe succeeds, and again when it fails.
     let ip: IpAddr = ip.parse().unwrap();

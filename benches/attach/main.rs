@@ -1,7 +1,7 @@
 //! How long it takes to give a group its network and to take it away, and how much passes through
 //! it: in network namespaces of their own, so that nothing of the machine's network is touched.
 //!
-//! `cargo bench -p aci-benches --bench network -- --runs 40 [--only attach|throughput]`; needs root.
+//! `cargo bench -p aci-benches --bench attach -- --runs 40 [--only attach|throughput]`; needs root.
 //!
 //! **attach**: ours beside netavark, the CNI reference plugins and the kernel's floor, in turns in one
 //! run. The peers are netavark from its crate (`cargo install --root target/netavark --locked --bin
