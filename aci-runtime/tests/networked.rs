@@ -207,7 +207,7 @@ properties:
   - name: beside
     properties:
       image: local/tools:1
-      command: [/bin/busybox, sh, -c, 'while true; do echo beside | /bin/busybox nc -l -s 127.0.0.1 -p 90; done']
+      command: [/bin/busybox, sh, -c, 'while true; do echo beside | /bin/busybox nc -l -p 90; done']
       resources: {{requests: {{cpu: 0.1, memoryInGB: 0.1}}}}
 "
     );
