@@ -198,6 +198,8 @@ struct World {
     options: EngineOptions,
     known: BTreeMap<u8, Known>,
     version: u32,
+    /// When the step began that is played.
+    begun: Timestamp,
 }
 
 fn name(group: u8) -> String {
@@ -245,6 +247,7 @@ impl World {
     async fn new(seed: u64) -> Self {
         let clock = ManualClock::new();
         let host = FakeHost::with_faults(Arc::new(clock.clone()), Faults::seeded(seed));
+        let begun = host.clock.now();
         let when_full = if seed.is_multiple_of(2) {
             WhenFull::Queue { longest: 3 }
         } else {
@@ -261,6 +264,7 @@ impl World {
             },
             known: BTreeMap::new(),
             version: 0,
+            begun,
         };
         world.open().await;
         world
@@ -301,7 +305,7 @@ impl World {
     }
 
     fn learn(&mut self, group: u8, call: &Call, version: u32, outcome: Option<&Result<(), Error>>) {
-        let now = self.host.clock.now();
+        let begun = self.begun;
         let known = self.known.entry(group).or_insert_with(|| Known {
             may_be_gone: true,
             ..Known::default()
@@ -317,7 +321,7 @@ impl World {
         };
         match call {
             Call::Put { .. } => {
-                known.since.get_or_insert(now);
+                known.since.get_or_insert(begun);
                 known.may_exist = true;
                 known.runs = sure.then_some(true);
                 if sure {
@@ -362,6 +366,7 @@ impl World {
     }
 
     async fn play(&mut self, step: Step) {
+        self.begun = self.host.clock.now();
         match step {
             Step::Call(group, call) => {
                 let (version, doing) = self.begin(group, &call);
@@ -580,4 +585,19 @@ proptest! {
     ) {
         live(seed, steps);
     }
+}
+
+/// Found by the test above: the group was accepted long before the other call of the step gave up.
+#[test]
+fn a_group_is_billed_for_no_more_than_its_life() {
+    use Call::{Delete, Put};
+    let small = || Put { kind: 0, cores: 1 };
+    let steps = vec![
+        Step::Both((0, small()), (0, small())),
+        Step::DieAt(12, false),
+        Step::Both((3, Put { kind: 1, cores: 1 }), (0, Delete)),
+        Step::GiveUp(0, small(), 0),
+        Step::Call(0, small()),
+    ];
+    live(3_364_925_907_871_158_361, steps);
 }

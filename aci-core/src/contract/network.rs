@@ -98,7 +98,8 @@ pub trait NetworkDriver: Send + Sync + fmt::Debug {
     fn capability(&self) -> NetworkCapability;
 
     /// Attaches a sandbox. Repeating it for an attached sandbox answers the same attachment (and
-    /// mends what is missing).
+    /// mends what is missing). A fresh attachment is open, as if [`set_ready`](Self::set_ready) had
+    /// said so.
     ///
     /// # Errors
     /// [`Exhausted`](crate::error::ErrorKind::Exhausted) if no address is left;

@@ -23,7 +23,7 @@
 //!              and the agent as on a host, one wall further in: the group's containers
 //! ```
 //!
-//! - **The jail** of a machine's monitor is a sandbox of [`Namespaces`](crate::Namespaces) with two
+//! - **The jail** of a machine's monitor is a sandbox of [`Namespaces`] with two
 //!   containers, so everything that holds a container holds QEMU: a user of its own without any
 //!   right, no network, its own mounts, pids and cgroup, Docker's filter (and QEMU's own), no
 //!   capability. It outlives the program, is adopted, ended and accounted as any sandbox is; what
@@ -42,7 +42,7 @@
 //!
 //! # What is not there yet
 //!
-//! [`Isolation::capability`](aci_core::contract::Isolation::capability) says it too: no network but
+//! [`Isolation::capability`] says it too: no network but
 //! loopback; containers' user 0 is the guest's; what containers write to their root counts as
 //! memory; no KVM, so no boundary.
 

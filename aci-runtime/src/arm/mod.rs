@@ -76,7 +76,7 @@
 //! - A resource group is made by the first resource that is put into it, unless
 //!   [`ArmOptions::implicit_resource_groups`] says otherwise.
 //! - There is one location; every name of one is taken and answered as that of the machine.
-//! - Virtual networks are made if the host implements [`NetworkAdmin`](network::NetworkAdmin), and are
+//! - Virtual networks are made if the host implements [`NetworkAdmin`], and are
 //!   kept and answered only where it does not. Storage accounts and identities have no effect by
 //!   themselves. `listKeys` answers keys that no storage service knows.
 //! - A group from a profile may set environment variables besides config maps. A profile's

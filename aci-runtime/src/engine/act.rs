@@ -346,6 +346,14 @@ async fn try_create(task: &Task) -> Result<(Arc<dyn Sandbox>, Option<Attachment>
             dns: properties.dns_config.clone(),
         })
         .await?;
+    // A fresh attachment is open; who has a readiness probe is let in when it first succeeds.
+    let containers = &properties.containers;
+    if containers
+        .iter()
+        .any(|c| c.properties.readiness_probe.is_some())
+    {
+        shared.network.set_ready(&record.sandbox, false).await?;
+    }
     Ok((sandbox, Some(attachment)))
 }
 
