@@ -3,6 +3,9 @@
 //! The program has its own package, made up here, with the versions of the workspace's lock file,
 //! so that nothing is fetched that the workspace does not use already. It is linked statically with
 //! the C library of the gnu target (`+crt-static`): no further target or tool chain is needed.
+//!
+//! It is the same program whatever the profile and the features of the library, so it is built in
+//! one place of the target directory for all of them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -53,24 +56,31 @@ pub(crate) fn build(program: &Program<'_>) -> Outcome<()> {
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
         return Err("this needs Linux: build for a linux target".to_owned());
     }
-    let package = out.join(format!("{}-package", program.name));
+    let weakened = !program.cfg.0.is_empty() && env::var_os(program.cfg.0).is_some();
+    let place = place(program, &out, weakened);
+    let package = place.join(format!("package-{:016x}", fnv(&here)));
     fs::create_dir_all(&package).map_err(|e| format!("{}: {e}", package.display()))?;
+    // Until the bytes are copied: cargo's own lock is gone once it has built.
+    let lock = place.join("lock");
+    let lock = fs::File::create(&lock).map_err(|e| format!("{}: {e}", lock.display()))?;
+    lock.lock()
+        .map_err(|e| format!("the lock of {}: {e}", place.display()))?;
     write(&package.join("Cargo.toml"), &manifest(program, &here))?;
     // Every time from the workspace's, so that the two never part.
-    let lock = here
+    let versions = here
         .ancestors()
         .skip(1)
         .map(|at| at.join("Cargo.lock"))
         .find(|at| at.is_file());
-    if let Some(lock) = lock {
-        println!("cargo::rerun-if-changed={}", lock.display());
-        copy(&lock, &package.join("Cargo.lock"))?;
+    if let Some(versions) = versions {
+        println!("cargo::rerun-if-changed={}", versions.display());
+        copy(&versions, &package.join("Cargo.lock"))?;
     }
     let target = env::var("TARGET").map_err(|e| e.to_string())?;
-    let directory = out.join(format!("{}-target", program.name));
+    let directory = place.join("target");
     // Without the network first; a registry is only asked if the lock file is not at hand.
     let mut flags = "-Ctarget-feature=+crt-static".to_owned();
-    if !program.cfg.0.is_empty() && env::var_os(program.cfg.0).is_some() {
+    if weakened {
         flags.push_str("\x1f--cfg\x1f");
         flags.push_str(program.cfg.1);
     }
@@ -83,6 +93,29 @@ pub(crate) fn build(program: &Program<'_>) -> Outcome<()> {
     }
     let built = directory.join(target).join("release").join(program.name);
     copy(&built, &bytes)
+}
+
+/// The directory below `target/nested` that every profile shares; `OUT_DIR`, which is
+/// `target/<profile>/build/<package>/out`, if cargo arranges it in another way.
+fn place(program: &Program<'_>, out: &Path, weakened: bool) -> PathBuf {
+    let name = match weakened {
+        true => format!("{}-{}", program.name, program.cfg.1),
+        false => program.name.to_owned(),
+    };
+    let above: Vec<&Path> = out.ancestors().collect();
+    match above.get(2).zip(above.get(4)) {
+        Some((build, target)) if build.ends_with("build") => target.join("nested").join(name),
+        _ => out.join(name),
+    }
+}
+
+/// Tells checkouts that share a target directory from one another (FNV-1a).
+fn fnv(path: &Path) -> u64 {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 fn copy(from: &Path, to: &Path) -> Outcome<()> {
