@@ -73,7 +73,7 @@ impl Meters {
             out.extend(reading.map(|reading| stats(name, reading)));
             reading.is_some()
         });
-        let mut buffer = [0; 8 * 1024];
+        let mut buffer = [0; 4 * 1024];
         let network = open
             .network
             .read_at(&mut buffer, 0)

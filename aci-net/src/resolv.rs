@@ -2,6 +2,9 @@
 //! (`resolv.conf(5)`) without resolvers that only the host itself reaches.
 
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::SystemTime;
 
 use aci_core::contract::DnsSettings;
 use aci_core::error::{Error, ErrorKind, Result};
@@ -9,6 +12,54 @@ use aci_core::model::DnsConfiguration;
 
 /// The most name servers that a resolver library asks (`MAXNS`).
 const MAX_SERVERS: usize = 3;
+
+/// The host's settings, read again when the file is another one: reading and parsing it costs an
+/// attachment a twentieth of its time.
+#[derive(Debug)]
+pub(crate) struct HostFile {
+    path: PathBuf,
+    /// What the file was when it was read: device, inode, size, and the times of its last changes.
+    known: Option<(Stamp, DnsSettings)>,
+}
+
+type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
+
+impl HostFile {
+    /// A file in the form of resolv.conf(5).
+    pub(crate) const fn new(path: PathBuf) -> Self {
+        Self { path, known: None }
+    }
+
+    /// What it says now; nothing if it is not there.
+    pub(crate) fn settings(&mut self) -> DnsSettings {
+        let stamp = std::fs::metadata(&self.path).ok().map(|m| -> Stamp {
+            let changed = (m.mtime(), m.mtime_nsec());
+            (
+                m.dev(),
+                m.ino(),
+                m.len(),
+                changed,
+                (m.ctime(), m.ctime_nsec()),
+            )
+        });
+        if let (Some(stamp), Some((known, settings))) = (&stamp, &self.known)
+            && stamp == known
+        {
+            return settings.clone();
+        }
+        let read = std::fs::read_to_string(&self.path);
+        let settings = read.map(|text| from_host(&text)).unwrap_or_default();
+        // What was changed just now may be changed again without another time: times have the
+        // grain of the kernel's clock tick.
+        let old = |stamp: &Stamp| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let changed = u64::try_from(stamp.4.0).unwrap_or(u64::MAX);
+            now.is_ok_and(|now| now.as_secs() > changed.saturating_add(1))
+        };
+        self.known = stamp.filter(old).map(|stamp| (stamp, settings.clone()));
+        settings
+    }
+}
 
 /// The settings that a document asks for.
 ///
@@ -111,6 +162,28 @@ mod tests {
         );
         assert_eq!(settings.search, ["a.example", "b.example"]);
         assert_eq!(settings.options, ["ndots:2", "edns0", "rotate"]);
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        let mut file = HostFile::new(path.clone());
+        assert_eq!(file.settings(), DnsSettings::default());
+        let first = |file: &mut HostFile| file.settings().name_servers.first().copied();
+        // Changes of the same size within one tick of the clock, and one that is remembered.
+        for round in 1..=9 {
+            std::fs::write(&path, format!("nameserver 192.0.2.{round}\n")).unwrap();
+            assert_eq!(first(&mut file), Some([192, 0, 2, round].into()));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        assert_eq!(first(&mut file), Some([192, 0, 2, 9].into()));
+        assert!(file.known.is_some(), "an old file is remembered");
+        assert_eq!(first(&mut file), Some([192, 0, 2, 9].into()));
+        std::fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
+        assert_eq!(first(&mut file), Some([192, 0, 2, 1].into()));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.settings(), DnsSettings::default());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! How long it takes to give a group its network and to take it away, and how much passes through
 //! it: in network namespaces of their own, so that nothing of the machine's network is touched.
 //!
-//! `cargo bench -p aci-benches --bench attach -- --runs 40 [--only attach|throughput]`; needs root.
+//! `cargo bench -p aci-benches --bench attach -- --runs 40 [--only attach|throughput]
+//! [--rest MS]`; needs root. Before each run the machine rests for 25 ms, as it does between groups that
+//! come one by one: then threads that wait are woken from a deeper sleep, which ours has two of and
+//! the floor none. `--rest 0` shows groups that come one upon another.
 //!
 //! **attach**: ours beside netavark, the CNI reference plugins and the kernel's floor, in turns in one
 //! run. The peers are netavark from its crate (`cargo install --root target/netavark --locked --bin
@@ -51,10 +54,16 @@ fn main() -> anyhow::Result<()> {
         println!("SKIPPED: it only runs as a bench (cargo bench)");
         return Ok(());
     }
-    let runs = match arguments.iter().position(|a| a == "--runs") {
-        Some(at) => arguments.get(at + 1).map_or("", String::as_str).parse()?,
-        None => 40,
+    let number = |name: &str, usual: u32| match arguments.iter().position(|a| a == name) {
+        Some(at) => {
+            let text = arguments.get(at + 1).map_or("", String::as_str);
+            text.parse()
+                .with_context(|| format!("{name} '{text}': give a whole number, 0 or more"))
+        }
+        None => Ok(usual),
     };
+    let runs = usize::try_from(number("--runs", 40)?.max(1))?;
+    let rest = Duration::from_millis(number("--rest", 25)?.into());
     // All threads and programs from here on are in a host of their own.
     unshare(CloneFlags::CLONE_NEWNET).context("a network namespace (needs root)")?;
     let mut socket = netlink::Socket::open(0)?;
@@ -71,7 +80,7 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     if wanted("attach") {
-        runtime.block_on(bench(runs))?;
+        runtime.block_on(bench(runs, rest))?;
     }
     if wanted("throughput") {
         runtime.block_on(throughput::bench(runs.min(12)))?;
@@ -79,7 +88,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn bench(runs: usize) -> anyhow::Result<()> {
+async fn bench(runs: usize, rest: Duration) -> anyhow::Result<()> {
     let ours = ours::Ours::new().await?;
     let driver = ours.network();
     let mut contestants: Vec<Box<dyn Contestant>> = vec![Box::new(ours)];
@@ -96,7 +105,7 @@ async fn bench(runs: usize) -> anyhow::Result<()> {
     add("netavark-debian", peers::Netavark::of_debian().map(boxed));
     add("cni", peers::Cni::new().map(boxed));
     let before = report::load();
-    let series = take_turns(contestants, 2, runs, Duration::from_millis(25)).await?;
+    let series = take_turns(contestants, 2, runs, rest).await?;
     let load = [before, report::load()];
 
     println!("\n{}", report::machine());

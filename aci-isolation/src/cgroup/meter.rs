@@ -90,8 +90,13 @@ impl Meter {
         Some(String::from_utf8_lossy(&buffer[..read]).into_owned())
     }
 
+    /// The content of a file that holds one number.
     fn number(&self, key: &str) -> Option<u64> {
-        self.text(key)?.trim().parse().ok()
+        let file = self.files.get(key)?;
+        let mut buffer = [0; 32];
+        let read = file.read_at(&mut buffer, 0).ok()?;
+        let text = std::str::from_utf8(&buffer[..read]).ok()?;
+        text.trim().parse().ok()
     }
 
     /// How often the out-of-memory killer acted here since the cgroup was made.

@@ -30,6 +30,7 @@ use crate::bridge::report::NetworkReport;
 use crate::bridge::sweeper::{Job, Sweeper};
 use crate::dns::Server;
 use crate::ipam::{Family, VirtualNetwork};
+use crate::resolv::HostFile;
 use request::{listened, wish};
 
 /// The most commands in a batch.
@@ -63,6 +64,8 @@ pub(in crate::bridge) struct Worker {
     /// Before the journal: its sockets are closed before another program may open that.
     server: Server,
     options: BridgeOptions,
+    /// What the host's own resolver is told.
+    resolv: HostFile,
     journal: Journal,
     header: Header,
     ledger: Ledger,
@@ -339,7 +342,8 @@ impl Worker {
         }
         let naming = self.serve_names();
         let networks = &self.header.networks;
-        let wish = wish(request, networks, &self.names, &self.options, &naming)?;
+        let (names, options, resolv) = (&self.names, &self.options, &mut self.resolv);
+        let wish = wish(request, networks, names, options, resolv, &naming)?;
         let published = wish.published.clone();
         let now = self.options.clock.now();
         let entry = self.ledger.plan(wish, self.options.bounds, now)?;

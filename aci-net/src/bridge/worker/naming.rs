@@ -14,7 +14,7 @@ use crate::bridge::ledger::{ATTACH, Entry, Phase};
 use crate::bridge::options::BridgeOptions;
 use crate::dns::{self, Member};
 use crate::ipam::{Subnet, gateway};
-use crate::resolv;
+use crate::resolv::{self, HostFile};
 
 /// Whether names are served, for groups that are attached now.
 pub(super) enum Naming {
@@ -124,14 +124,13 @@ pub(super) fn settings(
     request: &AttachRequest,
     subnet: &Subnet,
     options: &BridgeOptions,
+    host: &mut HostFile,
     naming: &Naming,
 ) -> Result<DnsSettings> {
     if let Some(dns) = &request.dns {
         return resolv::from_document(dns);
     }
-    let mut settings = std::fs::read_to_string(&options.resolv_conf)
-        .map(|text| resolv::from_host(&text))
-        .unwrap_or_default();
+    let mut settings = host.settings();
     if let Naming::Served = naming {
         settings.name_servers = subnet.prefixes().iter().map(gateway).collect();
         settings.search.insert(0, dns::search(&options.zone));

@@ -23,6 +23,7 @@ use crate::bridge::policy::followed_ports;
 use crate::bridge::sweeper::Sweeper;
 use crate::dns::{Server, Settings};
 use crate::ipam::{Family, PublicPool, VirtualNetwork, check_together, local_v6};
+use crate::resolv::HostFile;
 
 /// How long opening waits for a program that is ending to let go of the directory.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -98,6 +99,7 @@ impl Worker {
         });
         let mut worker = Self {
             server,
+            resolv: HostFile::new(options.resolv_conf.clone()),
             options,
             journal,
             header,

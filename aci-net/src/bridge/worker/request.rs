@@ -13,6 +13,7 @@ use crate::bridge::ledger::{ATTACH, Wish, port_taken};
 use crate::bridge::names::Names;
 use crate::bridge::options::BridgeOptions;
 use crate::ipam::{VirtualNetwork, find};
+use crate::resolv::HostFile;
 
 /// Refuses a port that a program of the host listens on: it would lose it without notice. `others` are
 /// the host's addresses without those that it has for groups. What listens on loopback keeps the port
@@ -70,6 +71,7 @@ pub(super) fn wish<'a>(
     networks: &'a [VirtualNetwork],
     names: &Names,
     options: &BridgeOptions,
+    host: &mut HostFile,
     naming: &Naming,
 ) -> Result<Wish<'a>> {
     let invalid =
@@ -110,7 +112,7 @@ pub(super) fn wish<'a>(
                 .map_err(|_| invalid(format!("ipAddress.ip: '{text}' is not an IP address")))
         })
         .transpose()?;
-    let dns = naming::settings(request, subnet, options, naming)?;
+    let dns = naming::settings(request, subnet, options, host, naming)?;
     let ports: Option<Vec<(Protocol, u16)>> = request.ip_address.as_ref().map(|address| {
         let each = address.ports.iter();
         each.map(|p| (p.protocol.clone().unwrap_or(Protocol::Tcp), p.port))
