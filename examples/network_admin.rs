@@ -72,13 +72,14 @@ async fn run(directory: &str, command: &str, keep: &[String]) -> Result<(), Erro
             .collect();
         if let Some(unknown) = keep.iter().find(|id| !attached.contains(id)) {
             let names: Vec<String> = attached.iter().map(ToString::to_string).collect();
+            let names = match names.as_slice() {
+                [] => "nobody is".to_owned(),
+                some => format!("attached are: {}", some.join(", ")),
+            };
             return Err(Error::new(
                 ErrorKind::NotFound,
                 "network_admin",
-                format!(
-                    "no such sandbox is attached; attached are: {}",
-                    names.join(", ")
-                ),
+                format!("no such sandbox is attached; {names}"),
             )
             .on(unknown));
         }

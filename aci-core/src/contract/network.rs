@@ -131,7 +131,9 @@ pub trait NetworkDriver: Send + Sync + fmt::Debug {
     /// A part may be removed; call it again.
     async fn detach(&self, sandbox: &SandboxId) -> Result<()>;
 
-    /// All attachments, also those of sandboxes that are gone.
+    /// All attachments, also those of sandboxes that are gone, and, of a driver that gives addresses,
+    /// those that an earlier program made: a sandbox without its attachment is not taken over but
+    /// made anew.
     ///
     /// # Errors
     /// [`Internal`](crate::error::ErrorKind::Internal) if the state cannot be read.

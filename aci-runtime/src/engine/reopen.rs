@@ -28,9 +28,19 @@ impl Shared {
         let records = guard::caught("store.list", self.store.list()).await?;
         let known: BTreeSet<SandboxId> = records.iter().map(|r| r.sandbox.clone()).collect();
         let swept = self.remove_orphans(|id| known.contains(id)).await?;
+        let attachments = guard::caught("network.list", self.network.list()).await?;
+        let attached: BTreeSet<SandboxId> = attachments.into_iter().map(|a| a.sandbox).collect();
+        // Who gives no addresses has nothing that could be gone.
+        let addresses = self.network.capability().addresses;
         let mut found = Vec::new();
         for record in records {
             let sandbox = if record.lifecycle.is_settled() {
+                None
+            } else if addresses
+                && record.attachment.is_some()
+                && !attached.contains(&record.sandbox)
+            {
+                self.give_up_cut_off(&record).await;
                 None
             } else {
                 self.find(&record).await?
@@ -59,6 +69,19 @@ impl Shared {
             self.tracker.spawn(async move { shared.sweep().await });
         }
         Ok(())
+    }
+
+    /// Ends a sandbox whose attachment somebody took away: nobody reaches it any more, and what its
+    /// containers know of their addresses is no longer so. It counts as lost.
+    async fn give_up_cut_off(&self, record: &GroupRecord) {
+        tracing::warn!(group = %record.group, sandbox = %record.sandbox, "the sandbox's network was removed while no engine was there; the containers are started again in a new one");
+        let removing = self.isolation.remove(&record.sandbox);
+        let removed =
+            guard::limited(&*self.clock, ACTION_LIMIT, "isolation.remove", removing).await;
+        if let Err(error) = removed {
+            // What is made anew begins with removing the old one, and says so if it cannot.
+            tracing::error!(group = %record.group, error = %error.chain(), "the sandbox could not be removed");
+        }
     }
 
     /// The sandbox of a record, if it lives.

@@ -1,5 +1,7 @@
 //! Parts that fail, hang, panic or lie.
 
+use aci_core::contract::NetworkDriver as _;
+
 use super::*;
 
 /// A panic in a part ended the task that waited for it, and the group waited for the answer for
@@ -197,6 +199,33 @@ async fn a_sandbox_that_does_not_answer_for_a_moment_is_not_lost() {
         (web.state(), restarts(&web, "app")),
         (GroupState::Running, 0)
     );
+    world.clean(&engine).await;
+}
+
+/// A group whose network an operator had removed went on as Running, with an address that nobody has.
+#[tokio::test]
+async fn a_group_whose_network_was_removed_is_made_again() {
+    let mut world = World::new();
+    let engine = world.open().await;
+    let web = world.up(&engine, group("web", "Always", SLEEP, "")).await;
+    let other = world.up(&engine, group("other", "Always", SLEEP, "")).await;
+    let (sandbox, kept) = (web.sandbox_id(), other.sandbox_id());
+    world.host.network.detach(&sandbox).await.unwrap();
+    let engine = world.crash(engine).await;
+    world.run(60).await;
+    let web = engine.get("web").unwrap();
+    assert_eq!(web.state(), GroupState::Running);
+    let attached = world.host.network.list().await.unwrap();
+    let mut attached: Vec<_> = attached.into_iter().map(|a| a.sandbox).collect();
+    attached.sort();
+    let mut expected = vec![web.sandbox_id(), kept];
+    expected.sort();
+    assert_eq!(attached, expected);
+    // The other one was left alone.
+    let other = engine.get("other").unwrap();
+    assert_eq!(restarts(&other, "app"), 0);
+    let view = web.container("app").unwrap().view();
+    assert_eq!(view.previous_state.unwrap().exit_code, Some(137));
     world.clean(&engine).await;
 }
 
