@@ -13,6 +13,7 @@ const AGENT: nested::Program<'_> = nested::Program {
         "src/devices.rs",
         "src/logfiles.rs",
         "src/procfs.rs",
+        "src/rtnl.rs",
         "src/tunnel",
         "src/weak.rs",
     ],

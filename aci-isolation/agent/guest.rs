@@ -18,6 +18,7 @@ use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::time::{ClockId, Timespec};
 
 use crate::logfiles;
+use crate::rtnl::{Rtnl, Wire};
 use crate::sys;
 use crate::tunnel::Target;
 use crate::tunnel::mux::Side;
@@ -260,7 +261,39 @@ impl Hooks for Guest {
                 })?;
                 Ok((ours, false))
             }
+            Target::Network(wire) => {
+                let (ours, theirs) = pump::pair()?;
+                // A thread of its own, as it goes into the agent's namespace.
+                std::thread::Builder::new().spawn(move || {
+                    let why = give(&wire).err().map_or_else(String::new, |e| e.to_string());
+                    let _ = UnixStream::from(theirs).write_all(why.as_bytes());
+                })?;
+                Ok((ours, false))
+            }
             Target::PowerOff => end(),
         }
     }
+}
+
+/// The guest's link, as the kernel names the first one.
+const LINK: &str = "eth0";
+
+/// Gives the machine's link to the sandbox, if it does not have it, with what is told of it.
+fn give(wire: &Wire) -> io::Result<()> {
+    let agent = UnixStream::connect(Path::new(DIRECTORY).join("agent.sock"))?;
+    let agent = rustix::net::sockopt::socket_peercred(&agent)?.pid;
+    let namespace = fs::File::open(format!("/proc/{}/ns/net", agent.as_raw_nonzero()))?;
+    let mut here = Rtnl::open()?;
+    if let Some(link) = here.link(LINK)? {
+        here.move_to(link.index, namespace.as_fd())?;
+    }
+    rustix::thread::move_into_link_name_space(
+        namespace.as_fd(),
+        Some(rustix::thread::LinkNameSpaceType::Network),
+    )?;
+    let mut there = Rtnl::open()?;
+    let link = there.link(LINK)?.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, "the machine has no link")
+    })?;
+    there.apply(link.index, wire)
 }

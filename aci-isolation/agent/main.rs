@@ -30,6 +30,9 @@ mod procfs;
 #[path = "../src/protocol/mod.rs"]
 mod protocol;
 mod root;
+#[path = "../src/rtnl.rs"]
+#[allow(dead_code)]
+mod rtnl;
 mod server;
 mod sys;
 #[path = "../src/tunnel/mod.rs"]

@@ -129,6 +129,9 @@ mod procfs;
 #[allow(dead_code, reason = "parts of it are the agent's")]
 mod protocol;
 mod ranges;
+#[cfg(feature = "microvm")]
+#[allow(dead_code, reason = "parts of it are the guest's")]
+mod rtnl;
 mod sandbox;
 mod seccomp;
 mod spares;

@@ -75,6 +75,13 @@ impl Ranges {
         fs::write(directory.join(FILE), format!("{first} {count}\n"))
     }
 
+    /// The first id of the sandbox of a directory; `None` if it has no range.
+    #[cfg(feature = "microvm")]
+    pub(crate) fn recorded(directory: &Path) -> Option<u32> {
+        let text = fs::read_to_string(directory.join(FILE)).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    }
+
     /// Makes one sandbox's range another's.
     pub(crate) fn hand_over(&self, from: &SandboxId, to: &SandboxId) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);

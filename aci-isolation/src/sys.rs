@@ -53,3 +53,41 @@ pub(crate) fn reap(pid: i32) {
     // SAFETY: a null status pointer is allowed.
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
 }
+
+/// Makes a tap in this thread's network namespace that stays when it is closed, and that processes of
+/// a user may open (Linux: Documentation/networking/tuntap.rst).
+#[cfg(feature = "microvm")]
+pub(crate) fn lasting_tap(device: &std::fs::File, name: &str, owner: u32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    const TUNSETIFF: libc::Ioctl = 0x4004_54ca_u32 as libc::Ioctl;
+    const TUNSETPERSIST: libc::Ioctl = 0x4004_54cb_u32 as libc::Ioctl;
+    const TUNSETOWNER: libc::Ioctl = 0x4004_54cc_u32 as libc::Ioctl;
+    // SAFETY: all zeroes is a value of this structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(15)) {
+        *to = from.cast_signed();
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    let done = |code: libc::c_int| match code {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: an open descriptor and a structure that lives as long as the call.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), TUNSETIFF, &raw mut request) })?;
+    let owner = libc::c_ulong::from(owner);
+    // SAFETY: both take plain numbers.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), TUNSETOWNER, owner) })?;
+    // SAFETY: as above.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), TUNSETPERSIST, 1 as libc::c_ulong) })
+}
+
+/// A network namespace of its own for this thread (unshare(2)).
+#[cfg(all(test, feature = "microvm"))]
+pub(crate) fn own_network() -> io::Result<()> {
+    // SAFETY: a plain number; nothing of memory or descriptors is unshared.
+    match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -6,9 +6,11 @@ use aci_core::contract::{SandboxVolume, VolumeSource};
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::size::Limits;
 
+use super::net;
 use super::vmm::Launch;
 use crate::capabilities;
-use crate::protocol::{Bounds, Hidden, Layer, Program, Rights, Start, Upper};
+use crate::devices::{self, Rule};
+use crate::protocol::{Bounds, Device, Hidden, Layer, Program, Rights, Start, Upper};
 use crate::sandbox::text;
 use crate::seccomp;
 
@@ -98,7 +100,7 @@ fn binds<'a>(needs: impl IntoIterator<Item = &'a Path>) -> Result<Vec<(String, S
 }
 
 /// The monitor: without any capability, behind Docker's filter and its own.
-pub(crate) fn machine(launch: &Launch, place: &Path) -> Result<Start> {
+pub(crate) fn machine(launch: &Launch, place: &Path, tap: bool) -> Result<Start> {
     let rights = Rights {
         privileged: false,
         no_new_privs: true,
@@ -107,6 +109,21 @@ pub(crate) fn machine(launch: &Launch, place: &Path) -> Result<Start> {
     };
     let mut start = start(MACHINE, &launch.argv, place, rights)?;
     start.binds = binds(launch.needs.iter().map(PathBuf::as_path))?;
+    if tap {
+        start.devices.push(Device {
+            path: net::TUN.to_owned(),
+            // Linux: Documentation/admin-guide/devices.txt.
+            rule: Rule {
+                block: false,
+                major: Some(10),
+                minor: Some(200),
+                access: devices::ALL,
+            },
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        });
+    }
     Ok(start)
 }
 

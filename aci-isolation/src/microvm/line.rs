@@ -143,7 +143,7 @@ impl Line {
         let target = postcard::to_allocvec(target).map_err(io::Error::other)?;
         let framed = !matches!(
             postcard::from_bytes(&target),
-            Ok(Target::Log(_) | Target::PowerOff)
+            Ok(Target::Log(_) | Target::Network(_) | Target::PowerOff)
         );
         let (ours, theirs) = pump::pair()?;
         self.inner.command(Command::Open(target, ours, framed));

@@ -25,7 +25,7 @@
 //!
 //! - **The jail** of a machine's monitor is a sandbox of [`Namespaces`] with two
 //!   containers, so everything that holds a container holds QEMU: a user of its own without any
-//!   right, no network, its own mounts, pids and cgroup, Docker's filter (and QEMU's own), no
+//!   right, the group's own network, its own mounts, pids and cgroup, Docker's filter (and QEMU's own), no
 //!   capability. It outlives the program, is adopted, ended and accounted as any sandbox is; what
 //!   the guest's console says is that container's log.
 //! - **The guest** has nothing but the agent: it is the first process, which mounts, loads modules
@@ -37,13 +37,16 @@
 //! - **Files** of the host (layers, directory volumes) are shown to virtiofsd's container one by
 //!   one when they are needed, and reach the guest by virtiofs. The guest sees nothing else of the
 //!   host. Writable layers, `emptyDir` in memory, secrets and logs are in the guest's memory.
+//! - **The network** of a group is that of its jail: a network driver attaches the jail's namespace as
+//!   it would attach any sandbox. The address that it gives moves into the guest, MAC and routes with
+//!   it, when the first container starts; in the jail's namespace two ports of a bridge are left
+//!   (`net.rs`). So policy, names and published ports are the same as with namespaces.
 //! - **The kernel** is the distribution's, unpacked once ([`Kernel`]); the initramfs is assembled here
 //!   from the agent and modules, the same bytes each time.
 //!
 //! # What is not there yet
 //!
-//! [`Isolation::capability`] says it too: no network but
-//! loopback; containers' user 0 is the guest's; what containers write to their root counts as
+//! [`Isolation::capability`] says it too: containers' user 0 is the guest's; what containers write to their root counts as
 //! memory; no KVM, so no boundary.
 
 mod initramfs;
@@ -51,6 +54,7 @@ mod jail;
 mod kernel;
 mod line;
 mod modules;
+mod net;
 mod qemu;
 mod sandbox;
 mod size;
@@ -80,7 +84,13 @@ use crate::options::NamespacesOptions;
 /// The directory of the state directory with what machines are made of. It is no sandbox id.
 const PARTS: &str = ".machines";
 /// Modules that every guest needs; what they depend on comes with them.
-const MODULES: [&str; 4] = ["virtio_mmio", "virtio_console", "virtiofs", "overlay"];
+const MODULES: [&str; 5] = [
+    "virtio_mmio",
+    "virtio_console",
+    "virtiofs",
+    "virtio_net",
+    "overlay",
+];
 
 /// How [`MicroVm`] is set up.
 #[non_exhaustive]
@@ -229,13 +239,19 @@ impl MicroVm {
         }
         missing.extend(
             [
-                "groups have no network but loopback",
                 "user 0 in containers is user 0 of the guest",
                 "what containers write to their root file systems is in the group's memory",
                 "GPUs are not given to guests",
             ]
             .map(str::to_owned),
         );
+        if !net::can_tap() {
+            missing.push(format!(
+                "groups have no network but loopback: there is no {}; load the module tun \
+                 (`modprobe tun`)",
+                net::TUN
+            ));
+        }
         Ok(Self {
             shared: Arc::new(Shared {
                 jails,

@@ -88,7 +88,15 @@ impl Vmm for Qemu {
         append.extend(machine.arguments.iter().cloned());
         let memory = machine.memory_mib;
         let (share, tag) = &machine.sockets.share;
-        let argv = [
+        let network = machine.tap.iter().flat_map(|tap| {
+            [
+                "-netdev".to_owned(),
+                format!("tap,id=net,ifname={tap},script=no,downscript=no"),
+                "-device".to_owned(),
+                "virtio-net-device,netdev=net".to_owned(),
+            ]
+        });
+        let argv: Vec<String> = [
             text(&self.program).as_str(),
             "-nodefaults",
             "-no-user-config",
@@ -137,8 +145,10 @@ impl Vmm for Qemu {
             "-qmp",
             &format!("unix:{},server=on,wait=off", text(&machine.sockets.control)),
         ]
+        .into_iter()
         .map(str::to_owned)
-        .into();
+        .chain(network)
+        .collect();
         let needs = ["/usr", "/lib", "/lib64", "/etc/ld.so.cache"].map(PathBuf::from);
         Launch {
             argv,

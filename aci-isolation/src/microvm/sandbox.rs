@@ -17,10 +17,11 @@ use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::vmm::{Machine, Sockets};
-use super::{Line, Shared, jail, size};
+use super::{Line, Shared, jail, net, size};
 use crate::channel::{Address, Channel, unexpected};
 use crate::devices::Gate;
 use crate::namespaces::source;
@@ -28,6 +29,8 @@ use crate::protocol::{
     Boot, CgroupPlan, Identity, Layer, Purpose, Reply, Request, Source, Upper, Users, VERSION,
     Volume,
 };
+use crate::ranges::Ranges;
+use crate::rtnl::Wire;
 use crate::sandbox::{NamespaceSandbox, bounds, text};
 use crate::tunnel::Target;
 
@@ -50,6 +53,8 @@ pub(crate) struct MachineSandbox {
     /// The agent in the guest.
     guest: NamespaceSandbox,
     shared: Arc<Shared>,
+    /// Whether the guest has what the network driver gave.
+    networked: tokio::sync::Mutex<bool>,
 }
 
 fn internal(what: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -74,6 +79,7 @@ pub(super) async fn create(shared: &Arc<Shared>, spec: SandboxSpec) -> Result<Ma
             control: PathBuf::from("/sockets/control"),
             share: (PathBuf::from("/sockets/share"), "share".to_owned()),
         },
+        tap: net::can_tap().then(|| net::TAP.to_owned()),
     };
     let launch = shared.vmm.launch(&machine);
     let place = shared.place(&id);
@@ -102,7 +108,11 @@ pub(super) async fn create(shared: &Arc<Shared>, spec: SandboxSpec) -> Result<Ma
             share.exists().then_some(())
         })
         .await?;
-        start(&jail, jail::machine(&launch, &place)?).await?;
+        if machine.tap.is_some() {
+            make_tap(&jail).await?;
+        }
+        let program = jail::machine(&launch, &place, machine.tap.is_some())?;
+        start(&jail, program).await?;
         let sandbox = reach(shared, &id, jail).await?;
         sandbox.boot(&spec).await?;
         tracing::debug!(sandbox = %id, took = ?begun.elapsed(), "the guest serves");
@@ -250,6 +260,24 @@ async fn reach(
         jail,
         guest,
         shared: Arc::clone(shared),
+        networked: tokio::sync::Mutex::new(false),
+    })
+}
+
+/// Makes the monitor's tap in its jail's network.
+async fn make_tap(jail: &NamespaceSandbox) -> Result<()> {
+    let network = Arc::clone(&jail.network);
+    // The monitor is user 0 of its jail.
+    let owner = Ranges::recorded(&jail.address.directory).unwrap_or(0);
+    let make = move || net::make_tap(&network, owner);
+    blocking(make)
+        .await?
+        .map_err(internal("making the machine's tap"))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        Error::new(ErrorKind::Cancelled, CREATE, "the runtime is shutting down").because(error)
     })
 }
 
@@ -327,6 +355,70 @@ impl MachineSandbox {
         };
         self.jail.done("container.start", &request).await?;
         Ok(format!("{SHARED}/{name}"))
+    }
+
+    /// Moves what a network driver gave into the guest, once; nothing if no driver has given anything.
+    async fn bring_network(&self) -> Result<()> {
+        const OPERATION: &str = "sandbox.network";
+        let mut networked = self.networked.lock().await;
+        if *networked || !net::can_tap() {
+            return Ok(());
+        }
+        let failed = |what: &'static str| {
+            move |error: io::Error| Error::new(ErrorKind::Internal, OPERATION, what).because(error)
+        };
+        let namespace = Arc::clone(&self.jail.network);
+        let noted = self.shared.place(&self.guest.id).join("network");
+        // Noted first: once the link is a port of the bridge, it has no address to be read any more.
+        let look = move || {
+            if let Ok(bytes) = fs::read(&noted) {
+                return serde_json::from_slice(&bytes)
+                    .map(Some)
+                    .map_err(io::Error::from);
+            }
+            let wire = net::given(&namespace)?;
+            if let Some(wire) = &wire {
+                let new = noted.with_extension("new");
+                fs::write(&new, serde_json::to_vec(wire)?)?;
+                fs::rename(new, &noted)?;
+            }
+            Ok(wire)
+        };
+        let wire: Option<Wire> = blocking(look)
+            .await?
+            .map_err(failed("reading what the network driver gave"))?;
+        let Some(wire) = wire else {
+            return Ok(());
+        };
+        let line = self.guest.address.line.as_ref();
+        let line = line.ok_or_else(|| unexpected(OPERATION))?;
+        let answer = line
+            .open(&Target::Network(wire.clone()))
+            .and_then(UnixStream::from_std)
+            .map_err(failed("speaking with the guest"))?;
+        let mut why = String::new();
+        let mut answer = answer.take(4096);
+        let reading = answer.read_to_string(&mut why);
+        match tokio::time::timeout(self.shared.boot_patience, reading).await {
+            Ok(Ok(_)) if why.is_empty() => {}
+            Ok(Ok(_)) => {
+                return Err(failed("the guest does not take its address")(
+                    io::Error::other(why),
+                ));
+            }
+            Ok(Err(error)) => return Err(failed("speaking with the guest")(error)),
+            Err(_) => {
+                return Err(failed("the guest does not answer")(
+                    io::ErrorKind::TimedOut.into(),
+                ));
+            }
+        }
+        let namespace = Arc::clone(&self.jail.network);
+        blocking(move || net::join(&namespace, &wire))
+            .await?
+            .map_err(failed("joining the machine's tap with the group's link"))?;
+        *networked = true;
+        Ok(())
     }
 
     /// Makes the agent of a booted guest.
@@ -408,8 +500,11 @@ impl Sandbox for MachineSandbox {
     }
 
     fn network(&self) -> NetworkEndpoint {
-        // Nothing leads from the jail's network into the guest yet.
-        NetworkEndpoint::None
+        if net::can_tap() {
+            self.jail.network()
+        } else {
+            NetworkEndpoint::None
+        }
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %self.guest.id, container = %container.name, attempt = container.attempt))]
@@ -430,6 +525,7 @@ impl Sandbox for MachineSandbox {
                 "a machine cannot use a directory of the host as a writable root; give it layers",
             )));
         }
+        self.bring_network().await.map_err(on)?;
         let mut start = self.guest.start_request(&container)?;
         let mut layers = Vec::new();
         for layer in start.layers {

@@ -214,6 +214,7 @@ fn a_machine_is_a_command_line() {
             control: PathBuf::from("/s/control"),
             share: (PathBuf::from("/s/share"), "share".to_owned()),
         },
+        tap: Some("tap7".to_owned()),
     };
     let launch = Qemu::default().launch(&machine);
     let line = launch.argv.join(" ");
@@ -224,6 +225,7 @@ fn a_machine_is_a_command_line() {
         "size=600M,share=on",
         "-accel tcg,",
         "aci.share",
+        "-netdev tap,id=net,ifname=tap7,script=no,downscript=no",
     ] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
@@ -261,7 +263,7 @@ fn monitors_get_no_rights() {
         needs: vec!["/usr".into()],
         overhead: 1,
     };
-    let start = jail::machine(&launch, place).unwrap();
+    let start = jail::machine(&launch, place, true).unwrap();
     assert_eq!(start.rights.capabilities, 0);
     assert!(start.rights.no_new_privs && !start.rights.filter.is_empty());
     assert!(start.binds.iter().all(|(_, _, read_only)| *read_only));

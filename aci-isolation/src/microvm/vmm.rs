@@ -45,6 +45,9 @@ pub struct Machine {
     pub arguments: Vec<String>,
     /// Sockets and ports.
     pub sockets: Sockets,
+    /// The name of a tap, in the network namespace that the monitor runs in, which its user may
+    /// open (`/dev/net/tun`): the guest's first network link. `None` for a machine without one.
+    pub tap: Option<String>,
 }
 
 /// Where a machine's sockets are, as its monitor sees them.

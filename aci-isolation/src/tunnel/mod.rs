@@ -15,6 +15,8 @@ pub(crate) mod wire;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rtnl::Wire;
+
 /// What a channel that the host opens leads to in the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Target {
@@ -24,6 +26,8 @@ pub(crate) enum Target {
     Agent,
     /// The log of a container: see `logfiles::serve`.
     Log(String),
+    /// The guest's link is given these; answers by a text, empty if it was done.
+    Network(Wire),
     /// The end of the machine.
     PowerOff,
 }
