@@ -44,3 +44,35 @@ proptest! {
         protocol(&bytes);
     }
 }
+
+#[cfg(feature = "microvm")]
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A hostile guest: steps of the fuzz target `line`, of which many are well formed.
+    #[test]
+    fn a_guest_s_side_of_the_line_is_handled(
+        steps in prop::collection::vec((any::<u8>(), 0u8..8, prop::collection::vec(any::<u8>(), 0..40)), 0..60),
+    ) {
+        let mut bytes = Vec::new();
+        for (op, channel, payload) in steps {
+            bytes.extend([op, channel, u8::try_from(payload.len()).unwrap()]);
+            bytes.extend(payload);
+        }
+        aci_isolation::fuzzing::line(&bytes);
+    }
+}
+
+/// What a guest really does is an event each, or the target would look at nothing.
+#[cfg(feature = "microvm")]
+#[test]
+fn the_steps_of_an_honest_guest_are_events() {
+    // Data of channel 1 twice, its end, and that no more is wanted.
+    let steps = [
+        &[2 | 32, 1, 2, b'h', b'i'][..],
+        &[2 | 32, 1, 1, b'!'],
+        &[4, 1, 0],
+        &[5, 1, 0],
+    ];
+    assert_eq!(aci_isolation::fuzzing::line(&steps.concat()), 4);
+}

@@ -181,7 +181,11 @@ pub(crate) fn not_booted(why: &str, console: &[String]) -> Error {
         .map(|line| line.trim())
         .filter(|line| !line.is_empty())
         .collect();
-    let last = &last[last.len().saturating_sub(8)..];
+    // What a kernel says of its end, which is followed by tables.
+    let panic = last.iter().find(|line| line.contains("Kernel panic"));
+    let tail = &last[last.len().saturating_sub(8)..];
+    let before = panic.filter(|line| !tail.contains(line));
+    let last: Vec<&str> = before.into_iter().chain(tail).copied().collect();
     let error = Error::new(ErrorKind::Internal, START, why.to_owned());
     if last.is_empty() {
         return error.hint("its console said nothing");

@@ -15,10 +15,12 @@ use aci_core::contract::{
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
+use aci_core::time::Timestamp;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 
 use super::vmm::{Machine, Sockets};
 use super::{Line, Shared, jail, net, size};
@@ -55,6 +57,14 @@ pub(crate) struct MachineSandbox {
     shared: Arc<Shared>,
     /// Whether the guest has what the network driver gave.
     networked: tokio::sync::Mutex<bool>,
+    /// What a stopped guest, which does not answer, was when it was stopped: it stays so.
+    frozen: watch::Sender<Option<Frozen>>,
+}
+
+#[derive(Clone, Debug)]
+struct Frozen {
+    status: SandboxStatus,
+    stats: SandboxStats,
 }
 
 fn internal(what: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -261,6 +271,7 @@ async fn reach(
         guest,
         shared: Arc::clone(shared),
         networked: tokio::sync::Mutex::new(false),
+        frozen: watch::Sender::new(None),
     })
 }
 
@@ -295,6 +306,10 @@ pub(super) async fn adopt(shared: &Arc<Shared>, id: &SandboxId) -> Result<Machin
         }
         Err(error) => return Err(error),
     };
+    // One that was stopped goes on: it could not tell who it is.
+    if shared.jails.capability().freeze {
+        jail.freeze(false).await.map_err(lost)?;
+    }
     let sandbox = reach(shared, id, jail).await.map_err(lost)?;
     let asking = sandbox.guest.address.ask(ADOPT, &Request::Hello);
     let (reply, _) = tokio::time::timeout(shared.boot_patience, asking)
@@ -355,6 +370,33 @@ impl MachineSandbox {
         };
         self.jail.done("container.start", &request).await?;
         Ok(format!("{SHARED}/{name}"))
+    }
+
+    /// Adds to the loss of a guest how its machine ended, and what its console said last.
+    async fn told<T>(&self, result: Result<T>) -> Result<T> {
+        let error = match result {
+            Err(error) if error.kind() == ErrorKind::Lost => error,
+            other => return other,
+        };
+        // The line's end is seen a moment before the monitor's.
+        let mut why = None;
+        for _ in 0..40 {
+            why = match ended(&self.jail, jail::MACHINE).await {
+                Ok(why) => why,
+                // The jail is gone too: removed, or its agent killed.
+                Err(_) => return Err(error),
+            };
+            if why.is_some() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let Some(why) = why else {
+            return Err(error);
+        };
+        let told = jail::not_booted(&why, &console(&self.jail, jail::MACHINE).await);
+        let lost = Error::new(ErrorKind::Lost, error.operation(), "its machine has ended");
+        Err(lost.on(&self.guest.id).because(told))
     }
 
     /// Moves what a network driver gave into the guest, once; nothing if no driver has given anything.
@@ -537,50 +579,93 @@ impl Sandbox for MachineSandbox {
             start.upper = Upper::Memory;
         }
         let request = Request::Start(Box::new(start));
-        self.guest.done(OPERATION, &request).await.map_err(on)?;
+        let done = self.guest.done(OPERATION, &request).await;
+        self.told(done).await.map_err(on)?;
         metrics::counter!("aci_isolation_container_starts_total").increment(1);
         Ok(())
     }
 
     async fn exec(&self, container: &str, exec: ExecSpec) -> Result<Process> {
-        self.guest.exec(container, exec).await
+        self.told(self.guest.exec(container, exec).await).await
     }
 
     async fn signal(&self, container: &str, signal: Signal, all: bool) -> Result<()> {
-        if signal == Signal::KILL {
+        if signal == Signal::KILL && self.shared.jails.capability().freeze {
             // A stopped guest kills nobody.
-            self.jail.freeze(false).await?;
+            self.freeze(false).await?;
         }
-        self.guest.signal(container, signal, all).await
+        self.told(self.guest.signal(container, signal, all).await)
+            .await
     }
 
     async fn replace_files(&self, volume: &str, files: VolumeSource) -> Result<()> {
-        self.guest.replace_files(volume, files).await
+        self.told(self.guest.replace_files(volume, files).await)
+            .await
     }
 
     async fn status(&self) -> Result<SandboxStatus> {
-        self.guest.status().await
+        let frozen = self.frozen.borrow().clone();
+        match frozen {
+            Some(frozen) => Ok(frozen.status),
+            None => self.told(self.guest.status().await).await,
+        }
     }
 
     async fn changed(&self, seen: u64) -> Result<SandboxStatus> {
-        self.guest.changed(seen).await
+        let mut frozen = self.frozen.subscribe();
+        // A guest that is stopped while it is asked answers when it goes on.
+        loop {
+            let now = frozen.borrow_and_update().clone();
+            match now {
+                None => return self.told(self.guest.changed(seen).await).await,
+                Some(frozen) if frozen.status.generation > seen => return Ok(frozen.status),
+                Some(_) => {
+                    let _ = frozen.changed().await;
+                }
+            }
+        }
     }
 
-    /// Stops the monitor, and with it the guest's processors.
+    /// Stops the monitor, and with it the guest's processors. What is asked of it meanwhile (exec,
+    /// logs, signals but KILL) waits; its state and its use are those of the moment when it stopped.
     async fn freeze(&self, frozen: bool) -> Result<()> {
-        self.jail.freeze(frozen).await
+        if !frozen {
+            self.jail.freeze(false).await?;
+            self.frozen.send_replace(None);
+            return Ok(());
+        }
+        if self.frozen.borrow().is_none() {
+            let now = Frozen {
+                status: self.status().await?,
+                stats: self.stats().await?,
+            };
+            // Before it stops: who asks from now on does not wait for an answer that does not come.
+            self.frozen.send_replace(Some(now));
+        }
+        let stopped = self.jail.freeze(true).await;
+        if stopped.is_err() {
+            self.frozen.send_replace(None);
+        }
+        stopped
     }
 
     async fn logs(&self, container: &str, query: LogQuery) -> Result<LogStream> {
-        self.guest.logs(container, query).await
+        self.told(self.guest.logs(container, query).await).await
     }
 
     async fn stats(&self) -> Result<SandboxStats> {
-        self.guest.stats().await
+        let frozen = self.frozen.borrow().clone();
+        match frozen {
+            Some(frozen) => Ok(SandboxStats {
+                at: Timestamp::from(std::time::SystemTime::now()),
+                ..frozen.stats
+            }),
+            None => self.told(self.guest.stats().await).await,
+        }
     }
 
     async fn dial(&self, address: SocketAddr, timeout: Duration) -> Result<Box<dyn Duplex>> {
-        self.guest.dial(address, timeout).await
+        self.told(self.guest.dial(address, timeout).await).await
     }
 
     async fn destroy(&self) -> Result<()> {

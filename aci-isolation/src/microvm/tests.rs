@@ -231,7 +231,13 @@ fn a_machine_is_a_command_line() {
     }
     assert!(launch.needs.contains(&PathBuf::from("/k")));
     assert!(!Accelerator::Emulation.boundary());
-    // No network of the host.
+    // No network but the given tap.
+    assert_eq!(line.matches("-netdev").count(), 1);
+    let alone = Machine {
+        tap: None,
+        ..machine
+    };
+    let line = Qemu::default().launch(&alone).argv.join(" ");
     assert!(!line.contains("-netdev") && !line.contains("-nic"));
 }
 

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::{fails, in_time, skip, works};
 use super::{Behaviour, Bench, IsolationHarness, QUIET, SOON, case, lacks, process};
-use crate::contract::{ExecSpec, Process};
+use crate::contract::ExecSpec;
 use crate::error::ErrorKind;
 use crate::size::Limits;
 
@@ -127,27 +127,27 @@ pub async fn frozen(h: &dyn IsolationHarness) {
     let mut ran = works(bench.sandbox.exec("a", spec).await, "exec");
     let mut input = ran.stdin.take().expect("an input");
     let mut byte = [0; 1];
-    let mut pass = async |ran: &mut Process, letter: u8| {
+    let mut say = async |letter: u8| {
         let sent = input.write_all(&[letter]).await;
         sent.expect("input is taken");
         input.flush().await.expect("input is taken");
-        let read = ran.stdout.read_exact(&mut byte);
-        tokio::time::timeout(QUIET, read).await.is_ok()
     };
-    in_time(SOON, "the first letter", async {
-        while !pass(&mut ran, b'a').await {}
-    })
-    .await;
+    say(b'a').await;
+    let back = ran.stdout.read_exact(&mut byte);
+    let back = in_time(SOON, "the first letter", back).await;
+    back.expect("what was sent comes back");
     for frozen in [true, true] {
         works(bench.sandbox.freeze(frozen).await, "freeze");
     }
-    assert!(!pass(&mut ran, b'b').await, "it goes on while it is frozen");
+    say(b'b').await;
+    let back = tokio::time::timeout(QUIET, ran.stdout.read_exact(&mut byte)).await;
+    assert!(back.is_err(), "it goes on while it is frozen");
     assert!(bench.is_running("a").await);
     works(bench.sandbox.freeze(false).await, "thaw");
-    in_time(SOON, "a letter after the thaw", async {
-        while !pass(&mut ran, b'c').await {}
-    })
-    .await;
+    let back = ran.stdout.read_exact(&mut byte);
+    let back = in_time(SOON, "the letter after the thaw", back).await;
+    back.expect("what was sent comes back");
+    assert_eq!(byte, [b'b'], "it goes on where it was");
     works(bench.sandbox.freeze(true).await, "freeze");
     let sandbox = std::sync::Arc::clone(&bench.sandbox);
     bench.destroy().await;

@@ -1,7 +1,9 @@
 //! Guests under emulation: real QEMU, a real kernel, the agent in it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod hostile;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
