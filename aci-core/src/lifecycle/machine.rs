@@ -233,7 +233,11 @@ impl Lifecycle {
     fn restart(&mut self) -> Result<()> {
         match self.phase {
             Phase::Running if self.is_provisioned() => {
-                self.bring_down(After::Restart);
+                self.bring_down(if self.plan.renews_volumes {
+                    After::Replace
+                } else {
+                    After::Restart
+                });
                 Ok(())
             }
             Phase::New
@@ -261,7 +265,7 @@ impl Lifecycle {
                 self.deploy_after_destruction();
             }
             Phase::Running if self.is_provisioned() => {
-                let then = if new_sandbox {
+                let then = if new_sandbox || plan.renews_volumes {
                     After::Replace
                 } else {
                     After::Restart
