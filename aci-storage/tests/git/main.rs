@@ -116,7 +116,7 @@ fn request(url: &str, directory: Option<&str>, revision: Option<&str>) -> Volume
         volume: Volume {
             name: "source".into(),
             git_repo: Some(GitRepoVolume {
-                repository: url.to_owned(),
+                repository: url.into(),
                 directory: directory.map(str::to_owned),
                 revision: revision.map(str::to_owned),
                 ..GitRepoVolume::default()
