@@ -90,6 +90,15 @@ impl Lifecycle {
                 self.pull_failed(&image, number, failure, retryable);
             }
             Observation::SandboxCreated { epoch } => self.sandbox_created(epoch),
+            Observation::VolumeTold {
+                epoch,
+                name,
+                message,
+            } => {
+                if self.sandbox == (SandboxState::Creating { epoch }) {
+                    self.event(None, &name, &message, EventKind::Normal);
+                }
+            }
             Observation::SandboxFailed {
                 epoch,
                 message,

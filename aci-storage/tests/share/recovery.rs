@@ -229,10 +229,7 @@ fn the_next_program_finds_the_share_mounted_and_mounts_one_whose_server_was_kill
     };
     assert_eq!(listed, [ours]);
     let again = || {
-        let request = VolumeRequest {
-            sandbox: mounted.sandbox.clone(),
-            volume: volume(),
-        };
+        let request = VolumeRequest::new(mounted.sandbox.clone(), volume());
         match mounted.wait(next.provide(request)).unwrap() {
             VolumeSource::Directory(path) => path,
             other => panic!("{other:?}"),

@@ -252,10 +252,7 @@ impl Mounted {
             .build()
             .unwrap();
         let sandbox: SandboxId = "s1".parse().unwrap();
-        let request = VolumeRequest {
-            sandbox: sandbox.clone(),
-            volume,
-        };
+        let request = VolumeRequest::new(sandbox.clone(), volume);
         let source = match runtime.block_on(driver.provide(request)) {
             Ok(source) => source,
             Err(error) => {

@@ -460,7 +460,9 @@ impl VolumeDriver for AzureFiles {
 
     #[tracing::instrument(name = "volumes.provide", skip_all, fields(sandbox = %request.sandbox, volume = %request.volume.name))]
     async fn provide(&self, request: VolumeRequest) -> Result<VolumeSource> {
-        let VolumeRequest { sandbox, volume } = request;
+        let VolumeRequest {
+            sandbox, volume, ..
+        } = request;
         check_component("volumes.provide", "a volume", &volume.name)?;
         let inner = Arc::clone(&self.inner);
         let turn = inner
