@@ -106,6 +106,7 @@ async fn run(runtime: tokio::runtime::Handle) -> Result<(), Failure> {
     let session = tokio::task::spawn_blocking(move || mount::mount(&config, files))
         .await
         .map_err(|e| host(e.to_string()))??;
+    inner.mounted(session.notifier());
     let (ended, mut over) = tokio::sync::mpsc::channel::<()>(1);
     std::thread::spawn(move || {
         let _ = session.run();

@@ -12,7 +12,7 @@ use smb2::types::FileId;
 use super::Inner;
 use super::behind::Behind;
 use super::share::Current;
-use crate::smb::ops::{Durable, Kind, Open, Opened};
+use crate::smb::ops::{Attributes, Durable, Kind, Open, Opened};
 use crate::smb::{Fault, Link, status};
 
 /// An open file of the kernel's.
@@ -26,6 +26,8 @@ pub(crate) struct Handle {
     pub(crate) behind: Behind,
     /// What stood at the beginning when it was opened.
     pub(crate) beginning: Option<Beginning>,
+    /// What the server told when it was opened.
+    pub(crate) first: First,
     access: u32,
     slot: tokio::sync::Mutex<Slot>,
 }
@@ -51,13 +53,21 @@ pub(crate) struct Beginning {
     pub(crate) changes: u64,
 }
 
+/// What the server told of a file when it was opened.
+pub(crate) struct First {
+    pub(crate) attributes: Attributes,
+    pub(crate) at: Instant,
+    /// What had been changed by then.
+    pub(crate) changes: u64,
+}
+
 impl Handle {
     pub(crate) fn new(
         (id, node): (u64, u64),
         (access, flags): (u32, i32),
         durable: Durable,
         (generation, opened): (u64, &Opened),
-        beginning: Option<Beginning>,
+        (first, beginning): (First, Option<Beginning>),
     ) -> Self {
         Self {
             id,
@@ -66,6 +76,7 @@ impl Handle {
             sync: flags & (libc::O_DSYNC | libc::O_DIRECT) != 0,
             behind: Behind::default(),
             beginning,
+            first,
             access,
             slot: tokio::sync::Mutex::new(Slot {
                 generation,

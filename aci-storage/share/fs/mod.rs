@@ -13,10 +13,11 @@ pub(crate) mod share;
 mod work;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use fuser::{INodeNo, Notifier};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::smb::Fault;
@@ -63,6 +64,10 @@ pub(crate) struct Inner {
     changes: AtomicU64,
     /// First half of the lease keys of this mount.
     lease: u64,
+    /// Through which the kernel is told what it is not to believe any more.
+    notifier: OnceLock<Notifier>,
+    /// Whether what is only written passes the kernel's cache.
+    direct: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -89,11 +94,34 @@ impl Inner {
             seen: Mutex::default(),
             changes: AtomicU64::new(0),
             lease: u64::from_le_bytes(lease),
+            notifier: OnceLock::new(),
+            direct: AtomicBool::new(false),
         })
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
         locked(&self.nodes)
+    }
+
+    /// The mount stands; the kernel can be told things.
+    pub(crate) fn mounted(&self, notifier: Notifier) {
+        let _ = self.notifier.set(notifier);
+    }
+
+    /// Lets the kernel ask for a file's attributes again.
+    fn disbelieve(&self, node: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            // What it does not know needs no telling.
+            let _ = notifier.inval_inode(INodeNo(node), -1, 0);
+        }
+    }
+
+    fn write_directly(&self) {
+        self.direct.store(true, Ordering::Relaxed);
+    }
+
+    fn writes_directly(&self) -> bool {
+        self.direct.load(Ordering::Relaxed)
     }
 
     fn handle(&self, id: u64) -> Result<Arc<Handle>, Fault> {

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use crate::smb::ops::Attributes;
+
 /// The share itself, as FUSE numbers it.
 pub(crate) const ROOT: u64 = 1;
 
@@ -17,6 +19,8 @@ struct Node {
     opens: u64,
     /// Its name was taken away while it was open: on the server it has this hidden name.
     hidden: bool,
+    /// Length and time of the last write, as the kernel was told them last.
+    told: Option<(u64, u64)>,
 }
 
 /// The nodes that the kernel knows.
@@ -25,6 +29,11 @@ pub(crate) struct Nodes {
     nodes: HashMap<u64, Node>,
     names: HashMap<(u64, String), u64>,
     next: u64,
+}
+
+/// What of a file's attributes shows that it was written.
+fn mark(attributes: &Attributes) -> (u64, u64) {
+    (attributes.size, attributes.written.0)
 }
 
 /// Of a node that nobody opens or knows any more and whose file is to go: its path.
@@ -38,6 +47,7 @@ impl Nodes {
             lookups: 1,
             opens: 0,
             hidden: false,
+            told: None,
         };
         Self {
             nodes: HashMap::from([(ROOT, root)]),
@@ -63,6 +73,7 @@ impl Nodes {
             lookups: 1,
             opens: 0,
             hidden: false,
+            told: None,
         };
         self.nodes.insert(id, node);
         self.names.insert(key, id);
@@ -96,6 +107,19 @@ impl Nodes {
         } else {
             format!("{path}\\{name}")
         })
+    }
+
+    /// The kernel is told of a node's attributes.
+    pub(crate) fn tell(&mut self, id: u64, attributes: &Attributes) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.told = Some(mark(attributes));
+        }
+    }
+
+    /// Whether the kernel was told of these attributes last.
+    pub(crate) fn is_told(&self, id: u64, attributes: &Attributes) -> bool {
+        let told = self.nodes.get(&id).and_then(|node| node.told);
+        told == Some(mark(attributes))
     }
 
     /// The kernel forgets a node so many times.

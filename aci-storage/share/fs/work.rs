@@ -12,7 +12,7 @@ use smb2::types::flags::FileAttributes;
 
 use super::behind::{self, Behind};
 use super::belief::Advice;
-use super::handles::{Beginning, Handle};
+use super::handles::{Beginning, First, Handle};
 use super::nodes::Nodes;
 use super::{Inner, Listed, locked, names};
 use crate::smb::ops::{self, Access, Attributes, Durable, Kind, Open, Room};
@@ -34,6 +34,8 @@ const CLOSING_ROUNDS: u32 = 20;
 
 /// How much of a file is read with its opening, in bytes: small files need no further message.
 const BEGINNING: u32 = 64 << 10;
+/// So long what was told with an open is the answer to who asks for attributes.
+const JUST_OPENED: Duration = Duration::from_millis(100);
 /// A share with less room than this gets no write that waits: it may be refused.
 const SPARE: u64 = 128 << 20;
 /// So long an answer about room is believed.
@@ -108,6 +110,13 @@ impl Inner {
     ) -> Result<Attributes, Fault> {
         self.settle(node).await;
         if let Some(handle) = handle.and_then(|h| self.handle(h).ok()) {
+            // The kernel asks right after an open whose answer could not say it.
+            let first = &handle.first;
+            if first.at.elapsed() < self.belief().min(JUST_OPENED)
+                && first.changes == self.changes.load(Ordering::Relaxed)
+            {
+                return Ok(first.attributes);
+            }
             return handle
                 .run(self, |link, file| async move { link.stat_open(file).await })
                 .await;
@@ -264,6 +273,11 @@ impl Inner {
                 other => other?,
             };
             let id = self.next.fetch_add(1, Ordering::Relaxed);
+            let first = First {
+                attributes: opened.attributes,
+                at: Instant::now(),
+                changes,
+            };
             let beginning = data.map(|data| Beginning {
                 whole: data.len() < BEGINNING as usize,
                 data,
@@ -271,10 +285,19 @@ impl Inner {
                 changes,
             });
             let at = (current.generation, &opened);
-            let handle = Handle::new((id, node), (access, flags), durable, at, beginning);
+            let told = (first, beginning);
+            let handle = Handle::new((id, node), (access, flags), durable, at, told);
             self.granted(node, current.generation, opened.lease);
             locked(&self.handles).insert(id, Arc::new(handle));
-            self.nodes().opened(node);
+            let told = {
+                let mut nodes = self.nodes();
+                nodes.opened(node);
+                nodes.is_told(node, &opened.attributes)
+            };
+            // Somebody else wrote it: who opens it now is not to believe its old length.
+            if !told && how == CreateDisposition::FileOpen {
+                self.disbelieve(node);
+            }
             return Ok((id, opened.attributes));
         }
     }
@@ -544,11 +567,13 @@ impl Inner {
     }
 
     /// Writes; what is answered the server has, or will have before anybody can see the difference.
+    /// With `wait` it has it.
     pub(crate) async fn write(
         self: &Arc<Self>,
         handle: u64,
         offset: u64,
         data: Bytes,
+        wait: bool,
     ) -> Result<u32, Fault> {
         let handle = self.handle(handle)?;
         self.changed();
@@ -557,6 +582,7 @@ impl Inner {
         self.settle_those(|other| other.node == node && other.id != id)
             .await;
         if self.is_behind()
+            && !wait
             && !handle.append
             && !handle.sync
             && self.is_alone(handle.node)
@@ -572,7 +598,7 @@ impl Inner {
 
     /// Whether writes may be answered before the server has them.
     fn is_behind(&self) -> bool {
-        self.share.config().options.cache == Cache::Behind
+        self.share.config().options.cache == Cache::Strict
     }
 
     /// Whether the share has so much room that no write is refused for want of it.

@@ -210,14 +210,14 @@ fn random_operations_on_open_files_leave_what_the_same_leave_in_memory() {
     plain.cache = CachePolicy::None;
     let mut fresh = samba.options();
     fresh.actimeo = Duration::ZERO;
-    let mut behind = samba.options();
-    behind.cache = CachePolicy::Behind;
+    let mut through = samba.options();
+    through.cache = CachePolicy::Through;
     // So many in each of the four, instead of three seconds.
     let operations = std::env::var(OPERATIONS).ok().map(|text| {
         let all: u64 = text.parse().expect("a number");
         (all / 4).to_string()
     });
-    for options in [samba.options(), plain, fresh, behind] {
+    for options in [samba.options(), plain, fresh, through] {
         let mounted = Mounted::with(options, volume());
         let seed = seed().to_string();
         let output = std::process::Command::new("python3")

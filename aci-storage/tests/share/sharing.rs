@@ -200,7 +200,6 @@ fn what_could_not_be_written_is_told_by_sync_and_close() {
     let samba = Samba::start();
     let link = Link::to(samba.port);
     let options = AzureFilesOptions {
-        cache: CachePolicy::Behind,
         patience: Duration::from_secs(1),
         silence: Duration::from_secs(1),
         ..through(&samba, &link)

@@ -92,8 +92,8 @@ pub(super) fn parameters(config: &Config, address: SocketAddr) -> Vec<Parameter>
             "cache",
             match options.cache {
                 // cifs writes behind by itself, as its leases let it.
-                Cache::Strict | Cache::Behind => "strict",
-                Cache::None => "none",
+                Cache::Strict => "strict",
+                Cache::Through | Cache::None => "none",
             }
             .to_owned(),
         ),
