@@ -11,6 +11,7 @@ use smb2::types::FileId;
 
 use super::Inner;
 use super::behind::Behind;
+use super::notes::{Note, OpenNote};
 use super::share::Current;
 use crate::smb::ops::{Attributes, Durable, Kind, Open, Opened};
 use crate::smb::{Fault, Link, status};
@@ -29,6 +30,7 @@ pub(crate) struct Handle {
     /// What the server told when it was opened.
     pub(crate) first: First,
     access: u32,
+    flags: i32,
     slot: tokio::sync::Mutex<Slot>,
 }
 
@@ -61,7 +63,75 @@ pub(crate) struct First {
     pub(crate) changes: u64,
 }
 
+impl First {
+    /// Nothing that counts.
+    fn unknown() -> Self {
+        Self {
+            attributes: Attributes::UNKNOWN,
+            at: Instant::now(),
+            changes: u64::MAX,
+        }
+    }
+}
+
 impl Handle {
+    /// One that an earlier share server had open; with `lost` it has answered a write that the
+    /// file server does not have.
+    pub(crate) fn noted(note: &OpenNote, lost: bool) -> Self {
+        let durable = Durable {
+            guid: note.guid,
+            lease: note.lease,
+            state: note.state,
+        };
+        let (persistent, volatile) = note.file;
+        Self {
+            id: note.id,
+            node: note.node,
+            append: note.flags & libc::O_APPEND != 0,
+            sync: note.flags & (libc::O_DSYNC | libc::O_DIRECT) != 0,
+            behind: if lost {
+                Behind::lost()
+            } else {
+                Behind::default()
+            },
+            beginning: None,
+            first: First::unknown(),
+            access: note.access,
+            flags: note.flags,
+            slot: tokio::sync::Mutex::new(Slot {
+                generation: 0,
+                file: FileId {
+                    persistent,
+                    volatile,
+                },
+                durable,
+                granted: note.granted,
+                number: note.number,
+                stale: false,
+            }),
+        }
+    }
+
+    /// What the next share server has to know of it.
+    pub(crate) async fn note(&self) -> OpenNote {
+        self.note_of(&*self.slot.lock().await)
+    }
+
+    fn note_of(&self, slot: &Slot) -> OpenNote {
+        OpenNote {
+            id: self.id,
+            node: self.node,
+            access: self.access,
+            flags: self.flags,
+            guid: slot.durable.guid,
+            lease: slot.durable.lease,
+            state: slot.durable.state,
+            file: (slot.file.persistent, slot.file.volatile),
+            granted: slot.granted,
+            number: slot.number,
+        }
+    }
+
     pub(crate) fn new(
         (id, node): (u64, u64),
         (access, flags): (u32, i32),
@@ -78,6 +148,7 @@ impl Handle {
             beginning,
             first,
             access,
+            flags,
             slot: tokio::sync::Mutex::new(Slot {
                 generation,
                 file: opened.file,
@@ -107,6 +178,7 @@ impl Handle {
                     slot.generation = current.generation;
                     slot.file = opened.file;
                     slot.granted = opened.durable;
+                    inner.notes.write(&[Note::Open(self.note_of(&slot))]);
                     return Ok((current, opened.file));
                 }
                 Err(fault) if fault.is_loss() => {
@@ -205,6 +277,7 @@ impl Handle {
                         slot.generation = current.generation;
                         slot.file = opened.file;
                         slot.granted = opened.durable;
+                        inner.notes.write(&[Note::Open(self.note_of(&slot))]);
                     }
                 }
                 done => return done,
@@ -225,6 +298,7 @@ impl Handle {
             // No connection has this number.
             slot.generation = 0;
             slot.granted = false;
+            inner.notes.write(&[Note::Open(self.note_of(&slot))]);
         }
     }
 

@@ -686,14 +686,8 @@ impl Filesystem for Files {
 }
 
 const NOTHING: Attributes = Attributes {
-    size: 0,
-    allocated: 0,
-    created: smb2::pack::FileTime::ZERO,
-    accessed: smb2::pack::FileTime::ZERO,
-    written: smb2::pack::FileTime::ZERO,
-    changed: smb2::pack::FileTime::ZERO,
     bits: smb2::types::flags::FileAttributes::DIRECTORY,
-    link: None,
+    ..Attributes::UNKNOWN
 };
 
 impl Inner {

@@ -14,6 +14,7 @@ use super::behind::{self, Behind};
 use super::belief::Advice;
 use super::handles::{Beginning, First, Handle};
 use super::nodes::Nodes;
+use super::notes::Note;
 use super::{Inner, Listed, locked, names};
 use crate::smb::ops::{self, Access, Attributes, Durable, Kind, Open, Room};
 use crate::smb::{Fault, Link, lease, status};
@@ -212,7 +213,7 @@ impl Inner {
         lease[..8].copy_from_slice(&self.lease.to_le_bytes());
         lease[8..].copy_from_slice(&node.to_le_bytes());
         Ok(Durable {
-            guid: ops::guid()?,
+            guid: ops::random()?,
             lease,
             state: if access & Access::FILE_WRITE_DATA != 0 && self.is_behind() {
                 lease::READ_HANDLE | lease::WRITE
@@ -288,6 +289,7 @@ impl Inner {
             let told = (first, beginning);
             let handle = Handle::new((id, node), (access, flags), durable, at, told);
             self.granted(node, current.generation, opened.lease);
+            self.notes.write(&[Note::Open(handle.note().await)]);
             locked(&self.handles).insert(id, Arc::new(handle));
             let told = {
                 let mut nodes = self.nodes();
@@ -387,7 +389,7 @@ impl Inner {
             self.settle(node).await;
         }
         if kind == Kind::File && self.stays_open(parent, name).await {
-            let hidden = names::hidden(ops::guid()?);
+            let hidden = names::hidden(ops::random()?);
             let to = self.below(parent, &hidden)?;
             self.share
                 .run(|link, _| {
@@ -592,7 +594,7 @@ impl Inner {
             return Ok(u32::try_from(data.len()).unwrap_or(u32::MAX));
         }
         self.settle(handle.node).await;
-        handle.behind.failure()?;
+        handle.behind.failure(self, handle.id)?;
         self.write_through(&handle, offset, &data).await
     }
 
@@ -666,7 +668,7 @@ impl Inner {
     pub(crate) async fn flush(&self, handle: u64) -> Result<(), Fault> {
         let handle = self.handle(handle)?;
         handle.behind.settle().await;
-        handle.behind.failure()
+        handle.behind.failure(self, handle.id)
     }
 
     pub(crate) async fn fsync(&self, handle: u64) -> Result<(), Fault> {
@@ -699,12 +701,14 @@ impl Inner {
             let mut all = locked(&self.locks);
             if let Some(locks) = all.get_mut(&handle.node) {
                 locks.forget(id);
+                self.note_locks(handle.node, Some(locks));
                 if locks.is_empty() {
                     all.remove(&handle.node);
                 }
             }
         }
         handle.close(self).await;
+        self.notes.write(&[Note::Closed(id)]);
         let doomed = self.nodes().closed(handle.node);
         if self.nodes().opens(handle.node) == 0 {
             self.forget_lease(handle.node);

@@ -66,6 +66,18 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
+    /// Those of a file of which nothing is known.
+    pub(crate) const UNKNOWN: Self = Self {
+        size: 0,
+        allocated: 0,
+        created: FileTime::ZERO,
+        accessed: FileTime::ZERO,
+        written: FileTime::ZERO,
+        changed: FileTime::ZERO,
+        bits: 0,
+        link: None,
+    };
+
     pub(crate) fn is_directory(&self) -> bool {
         self.bits & FileAttributes::DIRECTORY != 0
     }
@@ -125,7 +137,7 @@ pub(crate) struct Open<'a> {
 /// By what an open file is asked back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Durable {
-    pub(crate) guid: Guid,
+    pub(crate) guid: [u8; 16],
     pub(crate) lease: [u8; 16],
     /// What is asked for under the lease.
     pub(crate) state: u32,
@@ -250,7 +262,7 @@ fn wanted(open: &Open<'_>) -> Vec<u8> {
         let request = DurableRequestV2 {
             timeout_ms: 60_000,
             persistent: false,
-            create_guid: durable.guid,
+            create_guid: guid(durable.guid),
         };
         contexts.push(request.context());
         contexts.push(lease::context(durable.lease, durable.state));
@@ -315,7 +327,7 @@ impl Link {
         let contexts = create_context::pack_contexts(&[
             DurableReconnectV2 {
                 file_id: file,
-                create_guid: durable.guid,
+                create_guid: guid(durable.guid),
                 persistent: false,
             }
             .context(),
@@ -694,9 +706,20 @@ impl Pack for WriteHead {
     }
 }
 
-/// A number nobody can guess, to know an open file by.
-pub(crate) fn guid() -> Result<Guid, Fault> {
+/// A number nobody can guess.
+pub(crate) fn random() -> Result<[u8; 16], Fault> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|e| Fault::protocol(e.to_string()))?;
-    Ok(Guid::unpack(&mut ReadCursor::new(&bytes))?)
+    Ok(bytes)
+}
+
+/// As the protocol writes it.
+pub(crate) fn guid(bytes: [u8; 16]) -> Guid {
+    let [a, b, c, d, e, f, g, h, data4 @ ..] = bytes;
+    Guid {
+        data1: u32::from_le_bytes([a, b, c, d]),
+        data2: u16::from_le_bytes([e, f]),
+        data3: u16::from_le_bytes([g, h]),
+        data4,
+    }
 }
