@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -29,7 +30,9 @@ pub(crate) struct Handle {
     pub(crate) beginning: Option<Beginning>,
     /// What the server told when it was opened.
     pub(crate) first: First,
-    access: u32,
+    /// How many bytes were written while others could have it open.
+    pub(crate) streamed: AtomicU64,
+    pub(crate) access: u32,
     flags: i32,
     slot: tokio::sync::Mutex<Slot>,
 }
@@ -96,6 +99,7 @@ impl Handle {
             },
             beginning: None,
             first: First::unknown(),
+            streamed: AtomicU64::new(0),
             access: note.access,
             flags: note.flags,
             slot: tokio::sync::Mutex::new(Slot {
@@ -115,6 +119,12 @@ impl Handle {
     /// What the next share server has to know of it.
     pub(crate) async fn note(&self) -> OpenNote {
         self.note_of(&*self.slot.lock().await)
+    }
+
+    /// By what it is leased, and which file it is.
+    pub(crate) async fn lease(&self) -> (Durable, u64) {
+        let slot = self.slot.lock().await;
+        (slot.durable, slot.number)
     }
 
     fn note_of(&self, slot: &Slot) -> OpenNote {
@@ -147,6 +157,7 @@ impl Handle {
             behind: Behind::default(),
             beginning,
             first,
+            streamed: AtomicU64::new(0),
             access,
             flags,
             slot: tokio::sync::Mutex::new(Slot {

@@ -37,6 +37,10 @@ const CLOSING_ROUNDS: u32 = 20;
 const BEGINNING: u32 = 64 << 10;
 /// So long what was told with an open is the answer to who asks for attributes.
 const JUST_OPENED: Duration = Duration::from_millis(100);
+/// After so many bytes through an open file the server is asked for a lease for writing, and after
+/// so many again.
+const STREAM: u64 = 256 << 10;
+const STREAM_AGAIN: u64 = 16 << 20;
 /// A share with less room than this gets no write that waits: it may be refused.
 const SPARE: u64 = 128 << 20;
 /// So long an answer about room is believed.
@@ -208,18 +212,14 @@ impl Inner {
         }))
     }
 
-    fn durable(&self, node: u64, access: u32) -> Result<Durable, Fault> {
+    fn durable(&self, node: u64) -> Result<Durable, Fault> {
         let mut lease = [0; 16];
         lease[..8].copy_from_slice(&self.lease.to_le_bytes());
         lease[8..].copy_from_slice(&node.to_le_bytes());
         Ok(Durable {
             guid: ops::random()?,
             lease,
-            state: if access & Access::FILE_WRITE_DATA != 0 && self.is_behind() {
-                lease::READ_HANDLE | lease::WRITE
-            } else {
-                lease::READ_HANDLE
-            },
+            state: lease::READ_HANDLE,
         })
     }
 
@@ -240,7 +240,7 @@ impl Inner {
     ) -> Result<(u64, Attributes), Fault> {
         self.settle(node).await;
         let access = Self::access(flags);
-        let durable = self.durable(node, access)?;
+        let durable = self.durable(node)?;
         let reads = access == READ && self.share.config().options.cache != Cache::None;
         if how != CreateDisposition::FileOpen {
             self.changed();
@@ -587,7 +587,7 @@ impl Inner {
             && !wait
             && !handle.append
             && !handle.sync
-            && self.is_alone(handle.node)
+            && self.is_granted(&handle, data.len() as u64).await
             && self.has_room().await
             && Behind::put(self, &handle, offset, data.clone()).await?
         {
@@ -596,6 +596,53 @@ impl Inner {
         self.settle(handle.node).await;
         handle.behind.failure(self, handle.id)?;
         self.write_through(&handle, offset, &data).await
+    }
+
+    /// Whether the server grants that nobody else has a file open. It is asked for that once so much
+    /// has been written that waiting for each write would tell, and not where bytes are locked: those
+    /// are files that others open, who would wait each time for it to be given back.
+    async fn is_granted(&self, handle: &Handle, size: u64) -> bool {
+        if self.is_alone(handle.node) {
+            return true;
+        }
+        let before = handle.streamed.fetch_add(size, Ordering::Relaxed);
+        let after = before + size;
+        let first = before < STREAM && after >= STREAM;
+        if !first && before / STREAM_AGAIN == after / STREAM_AGAIN
+            || locked(&self.locks).contains_key(&handle.node)
+        {
+            return false;
+        }
+        let Ok(path) = self.path(handle.node) else {
+            return false;
+        };
+        let (durable, number) = handle.lease().await;
+        let access = handle.access;
+        let asked = self
+            .share
+            .run(|link, _| {
+                let path = path.clone();
+                async move {
+                    let state = lease::READ_HANDLE | lease::WRITE;
+                    let durable = Some(Durable { state, ..durable });
+                    let open = Open {
+                        path: &path,
+                        access,
+                        how: CreateDisposition::FileOpen,
+                        kind: Kind::File,
+                        durable,
+                    };
+                    link.upgrade(&open).await
+                }
+            })
+            .await;
+        // What was granted over another connection than the present one does not count.
+        if let (Ok((granted, of)), Some(current)) = (asked, self.share.up())
+            && of == number
+        {
+            self.granted(handle.node, current.generation, granted);
+        }
+        self.is_alone(handle.node)
     }
 
     /// Whether writes may be answered before the server has them.

@@ -319,6 +319,27 @@ impl Link {
             .await
     }
 
+    /// Asks for more under the lease of an open file, by opening it once more; what is granted, and of
+    /// which file. The lease stays with the other open.
+    pub(crate) async fn upgrade(&self, open: &Open<'_>) -> Result<(lease::Granted, u64), Fault> {
+        let mut contexts = vec![OnDiskId::request()];
+        contexts.extend(open.durable.map(|d| lease::context(d.lease, d.state)));
+        let request = create(open, create_context::pack_contexts(&contexts));
+        let replies = all(self
+            .chain(&[
+                Ask::new(Command::Create, &request),
+                Ask::new(Command::Close, &close()),
+            ])
+            .await?)?;
+        let response = created(&first(replies)?)?;
+        let contexts = create_context::parse_contexts(&response.create_contexts)?;
+        let number = match create_context::find(&contexts, create_context::NAME_QFID) {
+            Some(context) => OnDiskId::from_bytes(&context.data)?.disk_file_id,
+            None => 0,
+        };
+        Ok((lease::granted(&contexts), number))
+    }
+
     /// Asks for an open file back that an earlier connection had.
     pub(crate) async fn reclaim(&self, open: &Open<'_>, file: FileId) -> Result<Opened, Fault> {
         let Some(durable) = &open.durable else {
