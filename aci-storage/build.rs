@@ -13,7 +13,7 @@ getrandom = "0.4"
 libc = "0.2"
 md-5 = "0.11"
 ring = "0.17"
-rustix = { version = "1.1", features = ["fs", "mount", "process"] }
+rustix = { version = "1.1", features = ["event", "fs", "mount", "net", "process"] }
 serde = { version = "1", features = ["derive"] }
 serde_json = "1"
 smb2 = { version = "0.39", default-features = false, features = ["tokio"] }

@@ -86,6 +86,15 @@ async fn counts_on(samba: &Samba, what: &str) {
     }
 }
 
+/// Kills the server of the only share that is mounted.
+fn kill_share_server(shares: &Path) {
+    let only = |directory: &Path| fs::read_dir(directory).unwrap().next().unwrap().unwrap();
+    let volume = only(&only(shares).path()).path();
+    let control = std::os::unix::net::UnixStream::connect(volume.join("control")).unwrap();
+    let peer = rustix::net::sockopt::socket_peercred(&control).unwrap();
+    rustix::process::kill_process(peer.pid, rustix::process::Signal::KILL).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_writes_to_its_share_across_restarts_of_server_and_engine() {
     if !can_mount() {
@@ -109,6 +118,11 @@ async fn a_group_writes_to_its_share_across_restarts_of_server_and_engine() {
         "the group does not write after the server's restart",
     )
     .await;
+
+    // Its share server is killed: the group goes on as it is, with the next one.
+    kill_share_server(&dir.path().join("volumes/shares"));
+    counts_on(&samba, "the group does not write without its share server").await;
+    assert_eq!(app.view().restart_count.unwrap_or(0), 0);
 
     // The share belongs to the group, not to the program that mounted it.
     drop(app);

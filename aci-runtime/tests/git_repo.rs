@@ -92,6 +92,18 @@ async fn a_container_reads_and_changes_its_copy_of_a_repository() {
         .unwrap();
     assert_eq!(group.ended().await.unwrap().as_str(), "Succeeded");
     assert_eq!(log(&group).await, format!("from git\n{commit}\nchanged\n"));
+    let view = group.view();
+    let events = &view.properties.instance_view.as_ref().unwrap().events;
+    let told = |name: &str| {
+        let event = events.iter().find(|e| e.name.as_deref() == Some(name));
+        event.and_then(|e| e.message.clone()).unwrap_or_default()
+    };
+    assert!(told("Cloning").contains(&url), "{events:?}");
+    let cloned = told("Cloned");
+    assert!(
+        cloned.contains(&commit) && cloned.contains("1 files and directories, 9 bytes"),
+        "{cloned}"
+    );
     // Nothing was pushed anywhere, and the next group gets it as it is.
     engine.delete("job").await.unwrap();
     let group = engine

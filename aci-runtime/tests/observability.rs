@@ -160,10 +160,7 @@ async fn orphans(host: &FakeHost) {
         "  volumes:\n  - {name: cache, emptyDir: {}}\n",
     );
     let volume = document.properties.volumes[0].clone();
-    let request = VolumeRequest {
-        sandbox: sandbox.clone(),
-        volume,
-    };
+    let request = VolumeRequest::new(sandbox.clone(), volume);
     host.volumes.provide(request).await.unwrap();
     let pull = aci_core::contract::PullRequest {
         reference: "sh".to_owned(),

@@ -218,6 +218,49 @@ async fn every_reference_becomes_its_value_and_shows_nowhere() {
     assert!(host.leftovers().is_empty());
 }
 
+/// A restart took place in the sandbox that was there, whose volumes had been made with the old
+/// values.
+#[tokio::test]
+async fn a_restart_looks_up_the_references_of_volumes_again() {
+    let (host, clock) = host();
+    let shares = Arc::new(Asked::default());
+    let engine = builder(&host, &shares).build().await.unwrap();
+    let group = engine.create_or_update(document("Always")).await.unwrap();
+    clock.drive(HOUR, group.running()).await.unwrap().unwrap();
+    assert_eq!(cat(&group, "/keys/key").await, "file-hunter2");
+    host.secrets.put(uri("file"), "file-rotated2");
+    host.secrets.put(uri("account"), "cm90YXRlZA==");
+    clock.drive(HOUR, group.restart()).await.unwrap().unwrap();
+    clock.drive(HOUR, group.running()).await.unwrap().unwrap();
+    assert_eq!(cat(&group, "/keys/key").await, "file-rotated2");
+    {
+        let asked = shares.0.lock().unwrap();
+        let share = asked.last().unwrap().azure_file.as_ref().unwrap();
+        let key = share.storage_account_key.as_ref().unwrap();
+        assert_eq!(key.expose(), "cm90YXRlZA==");
+    }
+    // So does an update that by itself changes nothing about volumes.
+    host.secrets.put(uri("file"), "file-rotated3");
+    let mut changed = document("Always");
+    changed.properties.containers[0].properties.command =
+        ["sh", "-c", "sleep infinity"].map(str::to_owned).into();
+    let updating = engine.create_or_update(changed);
+    clock.drive(HOUR, updating).await.unwrap().unwrap();
+    clock.drive(HOUR, group.running()).await.unwrap().unwrap();
+    assert_eq!(cat(&group, "/keys/key").await, "file-rotated3");
+    // A reference that is gone fails the restart as it fails a deployment.
+    host.secrets.remove(&uri("file"));
+    clock.drive(HOUR, group.restart()).await.unwrap().unwrap();
+    let error = clock.drive(HOUR, group.running()).await.unwrap();
+    assert_eq!(
+        error.unwrap_err().aci_code(),
+        Some("InvalidSecretReference")
+    );
+    let deleting = engine.delete("web");
+    clock.drive(HOUR, deleting).await.unwrap().unwrap();
+    assert!(host.leftovers().is_empty());
+}
+
 #[tokio::test]
 async fn without_a_resolver_documents_with_references_are_refused_by_name() {
     let (host, _) = host();

@@ -1,7 +1,7 @@
 //! The socket on which a running share server is asked.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::fs::Inner;
+use crate::hand::{self, Word};
 use crate::wire::{Answer, Cause, Failure, Request, Usage};
 
 /// A request is a line; none is longer.
@@ -35,14 +36,15 @@ pub(crate) fn bind(path: &std::path::Path) -> io::Result<UnixListener> {
 }
 
 /// Answers until asked to stop.
-pub(crate) async fn serve(listener: UnixListener, inner: Arc<Inner>) {
+pub(crate) async fn serve(listener: UnixListener, inner: Arc<Inner>, keeper: Arc<OwnedFd>) {
     let (stop, mut stopped) = mpsc::channel(1);
     loop {
         tokio::select! {
             _ = stopped.recv() => return,
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    tokio::spawn(converse(stream, Arc::clone(&inner), stop.clone()));
+                    let (inner, keeper) = (Arc::clone(&inner), Arc::clone(&keeper));
+                    tokio::spawn(converse(stream, inner, keeper, stop.clone()));
                 }
             }
         }
@@ -64,7 +66,12 @@ async fn usage(inner: &Arc<Inner>) -> Answer {
     }
 }
 
-async fn converse(stream: UnixStream, inner: Arc<Inner>, stop: mpsc::Sender<()>) {
+async fn converse(
+    stream: UnixStream,
+    inner: Arc<Inner>,
+    keeper: Arc<OwnedFd>,
+    stop: mpsc::Sender<()>,
+) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read.take(LONGEST)).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -76,6 +83,8 @@ async fn converse(stream: UnixStream, inner: Arc<Inner>, stop: mpsc::Sender<()>)
             Request::Status => Answer::Status(inner.share.status(inner.open_files())),
             Request::Usage => usage(&inner).await,
             Request::Rotate(password) => {
+                // For the next server; without a keeper there is none.
+                let _ = hand::send(&*keeper, &Word::Key(password.clone()), &[]);
                 inner.share.rotate(password);
                 Answer::Done
             }

@@ -1,57 +1,96 @@
 //! A share server: mounts one share of a file server and answers the kernel for it.
 //!
 //! A process of its own, because a container's files must not vanish with the program that started
-//! its group. It reads what to mount from its standard input, says on its standard output how that
-//! went, and lives until it is asked to stop or the mount is taken away.
+//! its group. A first process reads what to mount from its standard input, and becomes the keeper of
+//! the mount; that starts the server, which says on its standard output how it went, and lives until
+//! it is asked to stop or the mount is taken away. One that is killed is replaced.
 
 mod control;
+mod device;
 mod fs;
+mod hand;
+mod keeper;
 mod mount;
 mod smb;
 mod wire;
 
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
+use fs::notes::Notes;
+use hand::{Start, Word};
+use keeper::{Keeper, SERVE};
 use tokio::signal::unix::{SignalKind, signal};
 use wire::{Cause, Config, Failure, Started};
 use zeroize::Zeroizing;
 
-/// What the process is called with that serves.
-const SERVE: &str = "serve";
+/// What the process is called with that keeps.
+const KEEP: &str = "keep";
 
-fn main() {
-    if std::env::args().nth(1).as_deref() != Some(SERVE) {
-        // The one who asked waits for this process alone; the server is nobody's child.
-        let serving = Command::new("/proc/self/exe")
-            .arg0("aci-share")
-            .arg(SERVE)
-            .spawn();
-        if let Err(error) = serving {
-            say(&Started::Failed(host(format!("cannot run: {error}"))));
+fn main() -> ExitCode {
+    let done = match std::env::args().nth(1).as_deref() {
+        None => first(),
+        Some(KEEP) => keep(),
+        Some(SERVE) => serve(),
+        Some(_) => Err(host("called with something else".to_owned())),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&Started::Failed(failure));
+            ExitCode::FAILURE
         }
-        return;
     }
+}
+
+/// The one who asked waits for this process alone; the others are nobody's children.
+fn first() -> Result<(), Failure> {
+    let keeping = Command::new("/proc/self/exe")
+        .arg0("aci-share")
+        .arg(KEEP)
+        .spawn();
+    keeping
+        .map(drop)
+        .map_err(|error| host(format!("cannot run: {error}")))
+}
+
+/// No core file has the key, and no other process of this user reads it.
+fn hide() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+fn keep() -> Result<(), Failure> {
     // Not ended with the terminal or the process group of the program that starts it.
     let _ = rustix::process::setsid();
-    // No core file has the key, and no other process of this user reads it.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let _ = std::env::set_current_dir("/");
+    hide();
+    let mut keeper = Keeper::new(configuration()?).map_err(|e| host(e.to_string()))?;
+    keeper
+        .keep()
+        .map_err(|e| host(format!("cannot run a server: {e}")))
+}
+
+fn serve() -> Result<(), Failure> {
+    hide();
+    let keeper = std::io::stdin().as_fd().try_clone_to_owned();
+    let keeper = keeper.map_err(|e| host(e.to_string()))?;
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return say(&Started::Failed(host(error.to_string()))),
+        Err(error) => return Err(host(error.to_string())),
     };
     let handle = runtime.handle().clone();
-    if let Err(failure) = runtime.block_on(run(handle)) {
-        say(&Started::Failed(failure));
-    }
+    let done = runtime.block_on(run(handle, keeper));
     // Requests under way wait for nobody.
     runtime.shutdown_background();
+    done
 }
 
 fn host(message: String) -> Failure {
@@ -91,21 +130,54 @@ fn configuration() -> Result<Config, Failure> {
     Ok(config)
 }
 
-async fn run(runtime: tokio::runtime::Handle) -> Result<(), Failure> {
-    let config = configuration()?;
+/// What the keeper hands over: the start, the files of notes, and the device of a mount that
+/// stands.
+fn handed(keeper: &OwnedFd) -> Result<(Start, [File; 2], Option<OwnedFd>), Failure> {
+    let told = hand::receive::<Start>(keeper, false);
+    let (start, with) = told
+        .map_err(|e| host(format!("cannot read what to mount: {e}")))?
+        .ok_or_else(|| host("nobody says what to mount".to_owned()))?;
+    let mut with = with.into_iter();
+    match (with.next(), with.next()) {
+        (Some(one), Some(other)) => Ok((start, [one.into(), other.into()], with.next())),
+        _ => Err(host("there is nowhere to write notes".to_owned())),
+    }
+}
+
+async fn run(runtime: tokio::runtime::Handle, keeper: OwnedFd) -> Result<(), Failure> {
+    let (Start { config, greeting }, files, device) = handed(&keeper)?;
+    let keeper = Arc::new(keeper);
+    let (notes, book) = Notes::open(files).map_err(|e| host(format!("cannot take notes: {e}")))?;
+    let notes = Arc::new(notes);
     let (breaks, taken_back) = tokio::sync::mpsc::unbounded_channel();
-    let share = fs::share::Share::open(config.clone(), breaks)
-        .await
-        .map_err(|fault| fault.failure())?;
-    let inner = Arc::new(fs::Inner::new(share).map_err(|fault| fault.failure())?);
+    let identity = fs::Identity::of(&book, &notes).map_err(|fault| fault.failure())?;
+    let (known, client) = (Arc::clone(&notes), identity.client);
+    let share = if device.is_some() {
+        fs::share::Share::resume(config.clone(), client, breaks, known, book.session)
+    } else {
+        fs::share::Share::open(config.clone(), client, breaks, known)
+            .await
+            .map_err(|fault| fault.failure())?
+    };
+    let inner = Arc::new(fs::Inner::new(share, identity, notes, book));
     tokio::spawn(fs::Inner::hear(Arc::downgrade(&inner), taken_back));
     let listener =
         control::bind(&config.control).map_err(|e| host(format!("cannot listen: {e}")))?;
     let files = fs::Files::new(Arc::clone(&inner), runtime);
     let mountpoint = config.mountpoint.clone();
-    let session = tokio::task::spawn_blocking(move || mount::mount(&config, files))
-        .await
-        .map_err(|e| host(e.to_string()))??;
+    let to = Arc::clone(&keeper);
+    let session = tokio::task::spawn_blocking(move || {
+        let Some(device) = device else {
+            let (session, greeting, device) = mount::mount(&config, files)?;
+            let told = hand::send(&*to, &Word::Mounted(greeting), &[device.as_fd()]);
+            told.map_err(|e| host(format!("cannot tell the keeper: {e}")))?;
+            return Ok(session);
+        };
+        mount::resume(files, &device, greeting.unwrap_or_default())
+    })
+    .await
+    .map_err(|e| host(e.to_string()))??;
+    inner.mounted(session.notifier());
     let (ended, mut over) = tokio::sync::mpsc::channel::<()>(1);
     std::thread::spawn(move || {
         let _ = session.run();
@@ -117,9 +189,11 @@ async fn run(runtime: tokio::runtime::Handle) -> Result<(), Failure> {
     say(&Started::Mounted {
         pid: std::process::id(),
     });
+    let left = Arc::clone(&inner);
+    tokio::spawn(async move { left.tidy().await });
     let control = inner.share.config().control.clone();
     tokio::select! {
-        () = control::serve(listener, inner) => {}
+        () = control::serve(listener, inner, keeper) => {}
         _ = over.recv() => {}
         _ = terminate.recv() => {}
     }

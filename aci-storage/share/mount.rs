@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use fuser::{Config, MountOption, Session, SessionACL};
-use rustix::fs::{Mode, OFlags};
+use fuser::{Config, Session, SessionACL};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 
 use crate::fs::Files;
+use crate::{device, hand};
 use crate::wire::{self, Cause, Failure};
 
 /// What a mount is listed as.
@@ -37,33 +39,102 @@ fn failed(what: &str, error: &io::Error) -> Failure {
     }
 }
 
-/// Mounts and answers the kernel's greeting.
-pub(crate) fn mount(config: &wire::Config, files: Files) -> Result<Session<Files>, Failure> {
+/// Mounts and answers the kernel's greeting; the session, that greeting and the mount's device.
+pub(crate) fn mount(
+    config: &wire::Config,
+    files: Files,
+) -> Result<(Session<Files>, Vec<u8>, OwnedFd), Failure> {
+    let device = if is_root() {
+        attach(config)
+    } else {
+        ask_helper(config)
+    };
+    let device = device.map_err(|e| failed("mount by FUSE", &e))?;
+    let greeted = device::greeting(&device).and_then(|greeting| {
+        let (session, answer) = converse(files, &greeting)?;
+        rustix::io::write(&device, &answer)?;
+        read_apart(&session, &device)?;
+        Ok((session, greeting))
+    });
+    let (session, greeting) = greeted.map_err(|e| failed("greet the kernel", &e))?;
+    Ok((session, greeting, device))
+}
+
+/// Goes on with a mount whose server is gone: the kernel greets once only.
+pub(crate) fn resume(
+    files: Files,
+    device: &OwnedFd,
+    greeting: Vec<u8>,
+) -> Result<Session<Files>, Failure> {
+    let resumed = converse(files, &greeting).and_then(|(session, _)| {
+        read_apart(&session, device)?;
+        Ok(session)
+    });
+    resumed.map_err(|e| failed("go on with the mount", &e))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A session that was greeted so, and its answer: it speaks to us in the kernel's place.
+fn converse(files: Files, greeting: &[u8]) -> io::Result<(Session<Files>, Vec<u8>)> {
     let mut settings = Config::default();
-    settings.acl = SessionACL::All;
+    settings.acl = if is_root() {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
     settings.n_threads = Some(2);
     settings.clone_fd = true;
-    let session = if rustix::process::geteuid().is_root() {
-        let device = attach(config).map_err(|e| failed("mount by FUSE", &e))?;
-        Session::from_fd(files, device, SessionACL::All, settings)
-            .map_err(|e| failed("greet the kernel", &e))?
-    } else {
-        settings.acl = SessionACL::Owner;
-        settings.mount_options = vec![
-            MountOption::FSName(source(config)),
-            MountOption::Subtype(KIND.to_owned()),
-            MountOption::NoSuid,
-            MountOption::NoDev,
-            // As `attach`; the kernel refuses the session without it.
-            MountOption::DefaultPermissions,
-        ];
-        if config.read_only {
-            settings.mount_options.push(MountOption::RO);
+    let (near, far) = hand::pair()?;
+    rustix::io::write(&near, greeting)?;
+    let session = Session::from_fd(files, far, settings.acl, settings)?;
+    let mut answer = vec![0; 1 << 12];
+    let got = rustix::io::read(&near, answer.as_mut_slice())?;
+    answer.truncate(got);
+    Ok((session, answer))
+}
+
+/// Lets a session read requests, by a descriptor of its own.
+fn read_apart(session: &Session<Files>, device: &OwnedFd) -> io::Result<()> {
+    device::replace(session.as_fd(), &device::further(device)?)
+}
+
+/// Asks `fusermount3` to mount; it answers with a descriptor.
+fn ask_helper(config: &wire::Config) -> io::Result<OwnedFd> {
+    let (near, far) = UnixStream::pair()?;
+    // The helper inherits its end; nobody else is started from here.
+    rustix::io::fcntl_setfd(&far, rustix::io::FdFlags::empty())?;
+    // The kernel checks the modes that are shown, as for root.
+    let mut options = format!(
+        "fsname={},subtype={KIND},nosuid,nodev,default_permissions",
+        source(config)
+    );
+    if config.read_only {
+        options.push_str(",ro");
+    }
+    let helper = Command::new("fusermount3")
+        .args(["-o", &options, "--"])
+        .arg(&config.mountpoint)
+        .env("_FUSE_COMMFD", far.as_raw_fd().to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        // As if it had refused; what is to be done is the same.
+        .map_err(|_| io::Error::from_raw_os_error(libc::EPERM))?;
+    drop(far);
+    let device = hand::descriptor(&near);
+    drop(near);
+    let said = helper.wait_with_output()?;
+    match device? {
+        Some(device) => Ok(device),
+        None => {
+            let said = String::from_utf8_lossy(&said.stderr).trim().to_owned();
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, said))
         }
-        Session::new(files, &config.mountpoint, &settings)
-            .map_err(|e| failed("mount by FUSE", &e))?
-    };
-    Ok(session)
+    }
 }
 
 /// As `mount` and `df` show it; no secret is in it.
@@ -73,7 +144,7 @@ fn source(config: &wire::Config) -> String {
 
 /// Mounts by the new calls, which need no helper; answers the descriptor that requests come from.
 fn attach(config: &wire::Config) -> io::Result<OwnedFd> {
-    let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let device = device::open()?;
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = &context;
     fsconfig_set_string(context, "source", source(config))?;
@@ -106,12 +177,23 @@ fn attach(config: &wire::Config) -> io::Result<OwnedFd> {
 
 /// Lets the kernel read far ahead; only root may say so, and it works without.
 pub(crate) fn read_ahead(mountpoint: &Path) {
-    if let Ok(stat) = rustix::fs::stat(mountpoint) {
-        let (major, minor) = (
-            rustix::fs::major(stat.st_dev),
-            rustix::fs::minor(stat.st_dev),
-        );
-        let knob = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    // Not by asking the mount: who waits for an answer of its own cannot even be killed.
+    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mut wanted = Vec::new();
+    for byte in mountpoint.as_os_str().as_encoded_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => wanted.extend(format!("\\{byte:03o}").bytes()),
+            _ => wanted.push(*byte),
+        }
+    }
+    // The last of those at this place is on top.
+    let device = table.split(|byte| *byte == b'\n').rev().find_map(|line| {
+        let mut words = line.split(|byte| *byte == b' ');
+        let device = words.nth(2)?;
+        (words.nth(1) == Some(wanted.as_slice())).then_some(device)
+    });
+    if let Some(device) = device.and_then(|device| std::str::from_utf8(device).ok()) {
+        let knob = format!("/sys/class/bdi/{device}/read_ahead_kb");
         let _ = fs::write(knob, READ_AHEAD);
     }
 }
@@ -119,8 +201,8 @@ pub(crate) fn read_ahead(mountpoint: &Path) {
 /// Takes the directory away, even from those who use it.
 pub(crate) fn detach(mountpoint: &Path) {
     let gone = unmount(mountpoint, UnmountFlags::DETACH);
-    if gone.is_err() && !rustix::process::geteuid().is_root() {
-        let _ = std::process::Command::new("fusermount3")
+    if gone.is_err() && !is_root() {
+        let _ = Command::new("fusermount3")
             .args(["-u", "-z", "--"])
             .arg(mountpoint)
             .status();

@@ -128,10 +128,10 @@ impl Default for Options {
 /// What may be kept here of the contents of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cache {
-    /// What is read, while a file is open.
+    /// What is read, while a file is open; and what is written, while nobody else has it open.
     Strict,
-    /// And what is written, while nobody else has the file open.
-    Behind,
+    /// What is read.
+    Through,
     /// Nothing.
     None,
 }

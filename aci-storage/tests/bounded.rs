@@ -47,14 +47,14 @@ fn request(sandbox: &str, gb: Option<f64>) -> VolumeRequest {
     if let Some(gb) = gb {
         empty.0.insert("sizeLimitInGB".into(), gb.into());
     }
-    VolumeRequest {
-        sandbox: sandbox.parse().unwrap(),
-        volume: Volume {
+    VolumeRequest::new(
+        sandbox.parse().unwrap(),
+        Volume {
             name: "scratch".into(),
             empty_dir: Some(empty),
             ..Volume::default()
         },
-    }
+    )
 }
 
 async fn provide(driver: &EmptyDirs, sandbox: &str, gb: Option<f64>) -> Result<PathBuf> {

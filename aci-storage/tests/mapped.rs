@@ -18,10 +18,7 @@ async fn files_of_mapped_users_are_deleted() {
         ..Volume::default()
     };
     for give_away in ["$0/d", "$0"] {
-        let request = VolumeRequest {
-            sandbox: sandbox.clone(),
-            volume: volume.clone(),
-        };
+        let request = VolumeRequest::new(sandbox.clone(), volume.clone());
         let VolumeSource::Directory(path) = driver.provide(request).await.unwrap() else {
             panic!("not a directory")
         };

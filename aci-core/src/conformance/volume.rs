@@ -64,10 +64,7 @@ pub async fn all(harness: &dyn VolumeHarness) {
 }
 
 fn request(sandbox: &SandboxId, volume: Volume) -> VolumeRequest {
-    VolumeRequest {
-        sandbox: sandbox.clone(),
-        volume,
-    }
+    VolumeRequest::new(sandbox.clone(), volume)
 }
 
 /// A volume that is empty when the group starts.

@@ -45,4 +45,7 @@ pub use process::{
 pub use resource::{ResourceStore, ResourceWrite};
 pub use secret::{SecretRequest, SecretResolver};
 pub use store::{GroupRecord, GroupStore};
-pub use volume::{ProvidedVolume, SecretFile, VolumeDriver, VolumeRequest, VolumeSource};
+pub use volume::{
+    ProvidedVolume, SecretFile, VolumeDriver, VolumeEvent, VolumeProgress, VolumeRequest,
+    VolumeSource,
+};

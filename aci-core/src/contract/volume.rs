@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,13 +37,74 @@ pub enum VolumeSource {
     Files(Vec<(String, Bytes)>),
 }
 
+/// What a driver does for a volume that takes long to provide.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeEvent {
+    /// Something for the group's events; a few for each volume, without secrets.
+    Told {
+        /// What, in a word: `Cloning`, `Cloned`.
+        name: String,
+        /// What, in a sentence.
+        message: String,
+    },
+    /// How far it is.
+    Progress {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all, where known.
+        total: Option<u64>,
+    },
+}
+
+/// Hears of what is done for a volume; may be called often, so it must return at once.
+pub type VolumeProgress = Arc<dyn Fn(VolumeEvent) + Send + Sync>;
+
 /// A volume to provide for a sandbox.
-#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[derive(Clone)]
 pub struct VolumeRequest {
     /// For whom.
     pub sandbox: SandboxId,
     /// The document's volume.
     pub volume: Volume,
+    /// Who wants to hear how it goes; drivers that are quick need not say anything.
+    pub progress: Option<VolumeProgress>,
+}
+
+impl VolumeRequest {
+    /// A volume for a sandbox, with nobody who listens.
+    #[must_use]
+    pub const fn new(sandbox: SandboxId, volume: Volume) -> Self {
+        Self {
+            sandbox,
+            volume,
+            progress: None,
+        }
+    }
+
+    /// Tells this how it goes.
+    #[must_use]
+    pub fn progress(mut self, progress: VolumeProgress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Says something to who listens, if anybody does.
+    pub fn tell(&self, event: VolumeEvent) {
+        if let Some(progress) = &self.progress {
+            progress(event);
+        }
+    }
+}
+
+impl fmt::Debug for VolumeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VolumeRequest")
+            .field("sandbox", &self.sandbox)
+            .field("volume", &self.volume)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A volume that a driver keeps for a sandbox.

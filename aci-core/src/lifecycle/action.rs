@@ -162,6 +162,15 @@ pub enum Observation {
         /// The action's epoch.
         epoch: u64,
     },
+    /// A driver says something about a volume that it is providing, for the group's events.
+    VolumeTold {
+        /// The action's epoch.
+        epoch: u64,
+        /// What, in a word: `Cloning`, `Cloned`.
+        name: String,
+        /// What, in a sentence.
+        message: String,
+    },
     /// The sandbox could not be made, and nothing of it is left.
     SandboxFailed {
         /// The action's epoch.

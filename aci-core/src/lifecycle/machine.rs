@@ -90,6 +90,15 @@ impl Lifecycle {
                 self.pull_failed(&image, number, failure, retryable);
             }
             Observation::SandboxCreated { epoch } => self.sandbox_created(epoch),
+            Observation::VolumeTold {
+                epoch,
+                name,
+                message,
+            } => {
+                if self.sandbox == (SandboxState::Creating { epoch }) {
+                    self.event(None, &name, &message, EventKind::Normal);
+                }
+            }
             Observation::SandboxFailed {
                 epoch,
                 message,
@@ -233,7 +242,11 @@ impl Lifecycle {
     fn restart(&mut self) -> Result<()> {
         match self.phase {
             Phase::Running if self.is_provisioned() => {
-                self.bring_down(After::Restart);
+                self.bring_down(if self.plan.renews_volumes {
+                    After::Replace
+                } else {
+                    After::Restart
+                });
                 Ok(())
             }
             Phase::New
@@ -261,7 +274,7 @@ impl Lifecycle {
                 self.deploy_after_destruction();
             }
             Phase::Running if self.is_provisioned() => {
-                let then = if new_sandbox {
+                let then = if new_sandbox || plan.renews_volumes {
                     After::Replace
                 } else {
                     After::Restart

@@ -198,6 +198,10 @@ pub struct Plan {
     /// How long a deployment, a restart or an update may take until every container was started;
     /// then the group has failed.
     pub provisioning_timeout: Duration,
+    /// Whether a restart makes a new sandbox (with the same address) even if nothing has changed,
+    /// because volumes are made of secret references, which are looked up anew with it.
+    #[serde(default)]
+    pub renews_volumes: bool,
 }
 
 impl Plan {
@@ -217,6 +221,7 @@ impl Plan {
             grace: Self::DEFAULT_GRACE,
             back_off: BackOff::default(),
             provisioning_timeout: Self::DEFAULT_PROVISIONING_TIMEOUT,
+            renews_volumes: false,
         }
     }
 
@@ -234,6 +239,7 @@ impl Plan {
         if let Some(seconds) = properties.provisioning_timeout_in_seconds {
             plan.provisioning_timeout = Duration::from_secs(u64::from(seconds.max(1)));
         }
+        plan.renews_volumes = super::update::refers_in_volumes(document);
         plan.init = properties
             .init_containers
             .iter()

@@ -91,7 +91,7 @@ pub fn update_kind(old: &ContainerGroup, new: &ContainerGroup) -> Result<UpdateK
 }
 
 /// Whether a volume is made from secret references, so that it is another one if they change.
-fn refers_in_volumes(document: &ContainerGroup) -> bool {
+pub(super) fn refers_in_volumes(document: &ContainerGroup) -> bool {
     document.properties.volumes.iter().any(|volume| {
         let share = volume.azure_file.as_ref();
         volume.secret_reference.is_some()

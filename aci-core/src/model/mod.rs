@@ -70,4 +70,6 @@ pub use security::{Capabilities, SecurityContext};
 pub use table::{PropertyInfo, ValueKind};
 pub use timestamp::{ParseTimestampError, Timestamp};
 pub use version::{ApiVersion, Availability, ParseApiVersionError};
-pub use volume::{AzureFileVolume, EmptyDir, GitRepoVolume, SecretVolume, Volume, VolumeMount};
+pub use volume::{
+    AzureFileVolume, EmptyDir, GitRepoVolume, RepositoryUrl, SecretVolume, Volume, VolumeMount,
+};

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::document::SecretMode;
 
 #[test]
 fn a_group_is_read_with_keys_in_any_case_and_scalars_of_either_kind() {
@@ -138,4 +139,40 @@ fn an_empty_directory_may_be_in_memory() {
     let plain = EmptyDir::default();
     assert!(!plain.in_memory() && plain.size_limit_in_gb().is_none());
     assert_eq!(serde_json::to_string(&plain).unwrap(), "{}");
+}
+
+#[test]
+fn the_login_in_a_repositorys_address_is_in_no_reply_and_comes_back_from_a_journal() {
+    for (whole, shown) in [
+        (
+            "https://me:hunter2@git.example/a/b.git",
+            "https://git.example/a/b.git",
+        ),
+        (
+            "https://hunter2@git.example:8443/a",
+            "https://git.example:8443/a",
+        ),
+        ("https://me:hun@ter2@git.example/a", "https://git.example/a"),
+        ("https://me:hunter/2@git.example/a", "https://git.example/a"),
+        ("https://git.example/a@b", "https://git.example/a@b"),
+        ("https://git.example:443/a@b", "https://git.example:443/a@b"),
+        ("git.example", "git.example"),
+    ] {
+        let text = format!(
+            "name: g\nproperties:\n  containers: []\n  volumes:\n  - {{name: source, gitRepo: {{repository: '{whole}'}}}}\n"
+        );
+        let group = ContainerGroup::from_yaml(&text).unwrap();
+        let address = |group: &ContainerGroup| {
+            let volume = &group.properties.volumes[0];
+            volume.git_repo.as_ref().unwrap().repository.clone()
+        };
+        assert_eq!(address(&group).expose(), whole);
+        let reply = group.to_json(SecretMode::Redact);
+        assert!(!reply.contains("hun"), "{reply}");
+        let again = ContainerGroup::from_json(&reply).unwrap();
+        assert_eq!(address(&again).expose(), shown);
+        assert!(!format!("{group:?}").contains("hun"), "{group:?}");
+        let journal = group.to_json(SecretMode::Reveal);
+        assert_eq!(ContainerGroup::from_json(&journal).unwrap(), group);
+    }
 }

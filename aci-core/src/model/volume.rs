@@ -51,8 +51,8 @@ object! {
     GitRepoVolume {
         /// The directory to clone into; `.`: the volume itself; absent: a directory named after the repository.
         directory: Option<String> => "directory" [] "2018-04-01" / "2017-12-01-preview";
-        /// The repository's address.
-        repository: String => "repository" [required] "2018-04-01" / "2017-12-01-preview";
+        /// The repository's address. Replies show it without a user and password.
+        repository: RepositoryUrl => "repository" [required] "2018-04-01" / "2017-12-01-preview";
         /// The commit; absent: the newest one of the default branch.
         revision: Option<String> => "revision" [] "2018-04-01" / "2017-12-01-preview";
     }
@@ -121,6 +121,94 @@ impl Property for EmptyDir {
 }
 
 super::codec::serde_through_json!(EmptyDir);
+
+/// The address of a git repository, which may carry a user and a password or token:
+/// `https://USER:PASSWORD@HOST/PATH`.
+///
+/// Those never show in `Debug`, `Display` or replies, which have the address without them; only a
+/// writer that is told [`SecretMode::Reveal`](crate::document::SecretMode::Reveal) writes it whole.
+///
+/// ```
+/// use aci_core::model::RepositoryUrl;
+/// let url = RepositoryUrl::from("https://me:hunter2@git.example/app.git");
+/// assert_eq!(url.to_string(), "https://git.example/app.git");
+/// assert_eq!(url.expose(), "https://me:hunter2@git.example/app.git");
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RepositoryUrl(Secret);
+
+impl RepositoryUrl {
+    /// The whole address; see [`Secret::expose`].
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+
+    /// The address without a user and password.
+    #[must_use]
+    pub fn without_login(&self) -> String {
+        let url = self.expose();
+        let (scheme, rest) = match url.split_once("://") {
+            Some((scheme, rest)) => (format!("{scheme}://"), rest),
+            None => (String::new(), url),
+        };
+        let end = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        if let Some((_, host)) = authority.rsplit_once('@') {
+            return format!("{scheme}{host}{path}");
+        }
+        // A password that holds a '/' as it is makes a bad address, and is left out all the same.
+        let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+        match path.rsplit_once('@') {
+            Some((_, rest)) if !port.bytes().all(|b| b.is_ascii_digit()) => {
+                format!("{scheme}{rest}")
+            }
+            _ => url.to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for RepositoryUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.without_login())
+    }
+}
+
+impl std::fmt::Debug for RepositoryUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RepositoryUrl({:?})", self.without_login())
+    }
+}
+
+impl From<&str> for RepositoryUrl {
+    fn from(url: &str) -> Self {
+        Self(url.into())
+    }
+}
+
+impl From<String> for RepositoryUrl {
+    fn from(url: String) -> Self {
+        Self(url.into())
+    }
+}
+
+impl Property for RepositoryUrl {
+    const SHAPE: Shape = Shape::Text;
+
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Self {
+        reader.text(node).into()
+    }
+
+    fn write(&self, writer: &Writer) -> Value {
+        Value::String(if writer.reveals() {
+            self.expose().to_owned()
+        } else {
+            self.without_login()
+        })
+    }
+}
+
+super::codec::serde_through_json!(RepositoryUrl);
 
 /// Files in memory: names and contents, the contents in base64.
 ///

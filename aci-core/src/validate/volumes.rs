@@ -209,7 +209,7 @@ fn secret(check: &mut Check<'_>, volume: &Volume, secret: &SecretVolume, path: &
 
 fn git_repo(check: &mut Check<'_>, volume: &Volume, repository: &GitRepoVolume, path: &Path) {
     let (name, group) = (shown(&volume.name), check.group_name());
-    let url = &repository.repository;
+    let url = repository.repository.expose();
     let rest = ["https://", "http://"].iter().find_map(|scheme| {
         let head = url.get(..scheme.len())?;
         head.eq_ignore_ascii_case(scheme)
@@ -222,7 +222,7 @@ fn git_repo(check: &mut Check<'_>, volume: &Volume, repository: &GitRepoVolume, 
         let message = format!(
             "The repository '{}' of volume '{name}' in container group '{group}' is invalid; an address that starts with \
              'https://' or 'http://' is expected.",
-            shown(&without_login(url))
+            shown(&repository.repository.without_login())
         );
         check.problem(
             codes::INVALID_GIT_REPO_VOLUME,
@@ -269,16 +269,5 @@ fn git_repo(check: &mut Check<'_>, volume: &Volume, repository: &GitRepoVolume, 
             );
             check.warning(codes::MAY_FAIL_LATER, &path.name("revision"), message);
         }
-    }
-}
-
-/// An address without the user and password that it may carry.
-fn without_login(url: &str) -> String {
-    match url.rsplit_once('@') {
-        Some((login, rest)) => {
-            let scheme = login.split_once("://").map_or("", |(scheme, _)| scheme);
-            format!("{scheme}://***@{rest}")
-        }
-        None => url.to_owned(),
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use aci_core::contract::{
     AttachRequest, Attachment, Clock, GroupRecord, LogQuery, NetworkEndpoint, PullPolicy,
-    PullRequest, RootFsKey, Sandbox, SandboxSpec, SandboxVolume, Signal, VolumeDriver,
-    VolumeRequest,
+    PullRequest, RootFsKey, Sandbox, SandboxSpec, SandboxVolume, Signal, VolumeDriver, VolumeEvent,
+    VolumeProgress, VolumeRequest,
 };
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::GroupRef;
@@ -259,7 +259,7 @@ async fn pull(task: &Task, image: String, number: u64, fresh: bool) {
 }
 
 async fn create(task: &Task, epoch: u64) {
-    let making = try_create(task);
+    let making = try_create(task, epoch);
     let error = match task.limited(ACTION_LIMIT, "sandbox.create", making).await {
         Ok((sandbox, attachment)) => return task.report(Message::Up(epoch, sandbox, attachment)),
         Err(error) => error,
@@ -286,7 +286,7 @@ async fn create(task: &Task, epoch: u64) {
     });
 }
 
-async fn try_create(task: &Task) -> Result<(Arc<dyn Sandbox>, Option<Attachment>)> {
+async fn try_create(task: &Task, epoch: u64) -> Result<(Arc<dyn Sandbox>, Option<Attachment>)> {
     let (shared, record) = (&task.shared, &task.record);
     let properties = &record.document.properties;
     // What a crashed try left is not worth mending.
@@ -296,12 +296,13 @@ async fn try_create(task: &Task) -> Result<(Arc<dyn Sandbox>, Option<Attachment>
         let resolved = shared
             .resolved(&record.group, &record.document, volume)
             .await?;
-        let source = driver(shared, volume)?
-            .provide(VolumeRequest {
-                sandbox: record.sandbox.clone(),
-                volume: resolved.into_owned(),
-            })
-            .await?;
+        let source =
+            driver(shared, volume)?
+                .provide(
+                    VolumeRequest::new(record.sandbox.clone(), resolved.into_owned())
+                        .progress(hear(task, epoch, &volume.name)),
+                )
+                .await?;
         volumes.push(SandboxVolume {
             name: volume.name.clone(),
             source,
@@ -355,6 +356,28 @@ async fn try_create(task: &Task) -> Result<(Arc<dyn Sandbox>, Option<Attachment>
         shared.network.set_ready(&record.sandbox, false).await?;
     }
     Ok((sandbox, Some(attachment)))
+}
+
+/// Hears what a driver says about a volume: of what is done, the group has events.
+fn hear(task: &Task, epoch: u64, volume: &str) -> VolumeProgress {
+    let (shared, sender) = (Arc::clone(&task.shared), task.sender.clone());
+    let (group, volume) = (task.record.group.clone(), volume.to_owned());
+    Arc::new(move |step| {
+        if let VolumeEvent::Told { name, message } = &step {
+            let (name, message) = (name.clone(), message.clone());
+            // As `Task::report`.
+            let _ = sender.send(Message::Saw(Observation::VolumeTold {
+                epoch,
+                name,
+                message,
+            }));
+        }
+        shared.tell(Notice::Volume {
+            group: group.clone(),
+            volume: volume.clone(),
+            step,
+        });
+    })
 }
 
 /// The first driver that takes the volume.

@@ -463,10 +463,12 @@ impl Actor {
         } else {
             self.record.ledger.stop(now);
         }
+        let mut accepted = None;
         if let Some(asked) = step.asked {
-            if !self.accept(asked).await {
+            let Some(reply) = self.accept(asked).await else {
                 return false;
-            }
+            };
+            accepted = Some(reply);
         } else if (write || self.differs()) && !self.journal_surely().await {
             return false;
         }
@@ -476,6 +478,10 @@ impl Actor {
         let was = self.snapshot.borrow().record.lifecycle.is_settled();
         self.rests += u64::from(settled && !was);
         self.publish(false);
+        if let Some(reply) = accepted {
+            // Only now, so that who asked sees what was asked for. The caller may have gone.
+            let _ = reply.send(Ok(()));
+        }
         for kept in kept {
             // Its task may have been stopped.
             let _ = kept.send(());
@@ -494,18 +500,17 @@ impl Actor {
         false
     }
 
-    /// A user's wish is accepted when it is in the journal; otherwise nothing has happened.
-    async fn accept(&mut self, asked: Asked) -> bool {
+    /// A user's wish is accepted when it is in the journal; otherwise nothing has happened. Who is to
+    /// be told that it is.
+    async fn accept(&mut self, asked: Asked) -> Option<Reply> {
         match self.journal().await {
             Ok(()) => {
-                // The caller may have gone.
-                let _ = asked.reply.send(Ok(()));
                 if asked.place.is_some() {
                     // It may need less than before.
                     let admitted = lock(&self.shared.seats).admit_waiting();
                     self.shared.admitted(admitted);
                 }
-                true
+                Some(asked.reply)
             }
             Err(error) => {
                 self.record = *asked.record;
@@ -515,7 +520,7 @@ impl Actor {
                     self.journal_surely().await;
                 }
                 let _ = asked.reply.send(Err(error));
-                false
+                None
             }
         }
     }

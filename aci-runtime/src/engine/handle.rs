@@ -401,7 +401,9 @@ impl Group {
         .await
     }
 
-    /// Restarts all containers in place. It returns when the wish is in the journal.
+    /// Restarts all containers in place; a group whose volumes are made of secret references gets a
+    /// new sandbox with the same address, and they are looked up again. It returns when the wish is
+    /// in the journal.
     ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) with `ContainerGroupStopped` or

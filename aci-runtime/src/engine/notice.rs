@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use aci_core::contract::PullEvent;
+use aci_core::contract::{PullEvent, VolumeEvent};
 use aci_core::id::GroupRef;
 use aci_core::model::Event;
 use futures_core::Stream;
@@ -41,6 +41,15 @@ pub enum Notice {
         /// The step.
         step: PullEvent,
     },
+    /// A volume is being provided.
+    Volume {
+        /// The group.
+        group: GroupRef,
+        /// The volume's name.
+        volume: String,
+        /// The step.
+        step: VolumeEvent,
+    },
     /// The group is gone and nothing of it is left.
     Deleted {
         /// The group.
@@ -58,6 +67,7 @@ impl Notice {
             Self::Event { group, .. }
             | Self::State { group, .. }
             | Self::Pull { group, .. }
+            | Self::Volume { group, .. }
             | Self::Deleted { group } => Some(group),
             Self::Missed(_) => None,
         }

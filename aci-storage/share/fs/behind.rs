@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::handles::Handle;
+use super::notes::Note;
 use super::{Inner, locked};
 use crate::smb::Fault;
 
@@ -43,6 +44,8 @@ struct State {
     gathering: Option<Piece>,
     flying: Vec<Span>,
     failed: Option<Fault>,
+    /// Whether it is noted that something was answered and is neither on the server nor told.
+    noted: bool,
 }
 
 fn meet(one: Span, other: Span) -> bool {
@@ -132,8 +135,36 @@ impl Behind {
         locked(&self.state)
     }
 
+    /// Of a file of which an earlier share server has lost what was under way.
+    pub(crate) fn lost() -> Self {
+        let state = State {
+            failed: Some(Fault::Errno(libc::EIO)),
+            noted: true,
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.state().is_idle()
+    }
+
+    /// Notes whether the next share server would have something to tell. Under the lock, so that
+    /// notes come in the order of what they say.
+    fn note(state: &mut State, inner: &Inner, handle: u64) {
+        let dirty = !state.is_idle() || state.failed.is_some();
+        if dirty != state.noted {
+            state.noted = dirty;
+            let note = if dirty {
+                Note::Dirty(handle)
+            } else {
+                Note::Clean(handle)
+            };
+            inner.notes.write(&[note]);
+        }
     }
 
     /// Waits until the server has all, or refused it.
@@ -148,8 +179,11 @@ impl Behind {
     }
 
     /// What failed, told once.
-    pub(crate) fn failure(&self) -> Result<(), Fault> {
-        self.state().failed.take().map_or(Ok(()), Err)
+    pub(crate) fn failure(&self, inner: &Inner, handle: u64) -> Result<(), Fault> {
+        let mut state = self.state();
+        let failed = state.failed.take();
+        Self::note(&mut state, inner, handle);
+        failed.map_or(Ok(()), Err)
     }
 
     /// Takes a write in, if it may wait; `false` if it may not.
@@ -178,9 +212,11 @@ impl Behind {
                 if state.meets(span) || state.flying.len() >= MOST {
                     None
                 } else {
-                    taken
+                    let sent = taken
                         .take()
-                        .map(|(data, room)| state.take(offset, data, room))
+                        .map(|(data, room)| state.take(offset, data, room));
+                    Self::note(&mut state, inner, handle.id);
+                    sent
                 }
             };
             match sent {
@@ -205,7 +241,12 @@ impl Behind {
                 let done = inner.write_pieces(&handle, piece.offset, piece.data).await;
                 drop(piece.room);
                 let behind = &handle.behind;
-                next = behind.state().landed(span, done.map(drop));
+                next = {
+                    let mut state = behind.state();
+                    let next = state.landed(span, done.map(drop));
+                    Self::note(&mut state, &inner, handle.id);
+                    next
+                };
                 behind.changed.notify_waiters();
             }
         });

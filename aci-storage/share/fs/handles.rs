@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -11,8 +12,9 @@ use smb2::types::FileId;
 
 use super::Inner;
 use super::behind::Behind;
+use super::notes::{Note, OpenNote};
 use super::share::Current;
-use crate::smb::ops::{Durable, Kind, Open, Opened};
+use crate::smb::ops::{Attributes, Durable, Kind, Open, Opened};
 use crate::smb::{Fault, Link, status};
 
 /// An open file of the kernel's.
@@ -26,7 +28,12 @@ pub(crate) struct Handle {
     pub(crate) behind: Behind,
     /// What stood at the beginning when it was opened.
     pub(crate) beginning: Option<Beginning>,
-    access: u32,
+    /// What the server told when it was opened.
+    pub(crate) first: First,
+    /// How many bytes were written while others could have it open.
+    pub(crate) streamed: AtomicU64,
+    pub(crate) access: u32,
+    flags: i32,
     slot: tokio::sync::Mutex<Slot>,
 }
 
@@ -51,13 +58,96 @@ pub(crate) struct Beginning {
     pub(crate) changes: u64,
 }
 
+/// What the server told of a file when it was opened.
+pub(crate) struct First {
+    pub(crate) attributes: Attributes,
+    pub(crate) at: Instant,
+    /// What had been changed by then.
+    pub(crate) changes: u64,
+}
+
+impl First {
+    /// Nothing that counts.
+    fn unknown() -> Self {
+        Self {
+            attributes: Attributes::UNKNOWN,
+            at: Instant::now(),
+            changes: u64::MAX,
+        }
+    }
+}
+
 impl Handle {
+    /// One that an earlier share server had open; with `lost` it has answered a write that the
+    /// file server does not have.
+    pub(crate) fn noted(note: &OpenNote, lost: bool) -> Self {
+        let durable = Durable {
+            guid: note.guid,
+            lease: note.lease,
+            state: note.state,
+        };
+        let (persistent, volatile) = note.file;
+        Self {
+            id: note.id,
+            node: note.node,
+            append: note.flags & libc::O_APPEND != 0,
+            sync: note.flags & (libc::O_DSYNC | libc::O_DIRECT) != 0,
+            behind: if lost {
+                Behind::lost()
+            } else {
+                Behind::default()
+            },
+            beginning: None,
+            first: First::unknown(),
+            streamed: AtomicU64::new(0),
+            access: note.access,
+            flags: note.flags,
+            slot: tokio::sync::Mutex::new(Slot {
+                generation: 0,
+                file: FileId {
+                    persistent,
+                    volatile,
+                },
+                durable,
+                granted: note.granted,
+                number: note.number,
+                stale: false,
+            }),
+        }
+    }
+
+    /// What the next share server has to know of it.
+    pub(crate) async fn note(&self) -> OpenNote {
+        self.note_of(&*self.slot.lock().await)
+    }
+
+    /// By what it is leased, and which file it is.
+    pub(crate) async fn lease(&self) -> (Durable, u64) {
+        let slot = self.slot.lock().await;
+        (slot.durable, slot.number)
+    }
+
+    fn note_of(&self, slot: &Slot) -> OpenNote {
+        OpenNote {
+            id: self.id,
+            node: self.node,
+            access: self.access,
+            flags: self.flags,
+            guid: slot.durable.guid,
+            lease: slot.durable.lease,
+            state: slot.durable.state,
+            file: (slot.file.persistent, slot.file.volatile),
+            granted: slot.granted,
+            number: slot.number,
+        }
+    }
+
     pub(crate) fn new(
         (id, node): (u64, u64),
         (access, flags): (u32, i32),
         durable: Durable,
         (generation, opened): (u64, &Opened),
-        beginning: Option<Beginning>,
+        (first, beginning): (First, Option<Beginning>),
     ) -> Self {
         Self {
             id,
@@ -66,7 +156,10 @@ impl Handle {
             sync: flags & (libc::O_DSYNC | libc::O_DIRECT) != 0,
             behind: Behind::default(),
             beginning,
+            first,
+            streamed: AtomicU64::new(0),
             access,
+            flags,
             slot: tokio::sync::Mutex::new(Slot {
                 generation,
                 file: opened.file,
@@ -96,6 +189,7 @@ impl Handle {
                     slot.generation = current.generation;
                     slot.file = opened.file;
                     slot.granted = opened.durable;
+                    inner.notes.write(&[Note::Open(self.note_of(&slot))]);
                     return Ok((current, opened.file));
                 }
                 Err(fault) if fault.is_loss() => {
@@ -194,6 +288,7 @@ impl Handle {
                         slot.generation = current.generation;
                         slot.file = opened.file;
                         slot.granted = opened.durable;
+                        inner.notes.write(&[Note::Open(self.note_of(&slot))]);
                     }
                 }
                 done => return done,
@@ -214,6 +309,7 @@ impl Handle {
             // No connection has this number.
             slot.generation = 0;
             slot.granted = false;
+            inner.notes.write(&[Note::Open(self.note_of(&slot))]);
         }
     }
 

@@ -160,11 +160,14 @@ fn claim(
 fn entry(inner: &Inner, reply: ReplyEntry, done: Result<super::work::Entry, Fault>) {
     let options = &inner.share.config().options;
     match done {
-        Ok((node, attributes)) => reply.entry(
-            &ttl(options),
-            &shown(options, node, &attributes),
-            Generation(0),
-        ),
+        Ok((node, attributes)) => {
+            inner.nodes().tell(node, &attributes);
+            reply.entry(
+                &ttl(options),
+                &shown(options, node, &attributes),
+                Generation(0),
+            );
+        }
         Err(fault) => reply.error(errno(&fault)),
     }
 }
@@ -172,16 +175,21 @@ fn entry(inner: &Inner, reply: ReplyEntry, done: Result<super::work::Entry, Faul
 fn attributes(inner: &Inner, node: u64, reply: ReplyAttr, done: Result<Attributes, Fault>) {
     let options = &inner.share.config().options;
     match done {
-        Ok(attributes) => reply.attr(&ttl(options), &shown(options, node, &attributes)),
+        Ok(attributes) => {
+            inner.nodes().tell(node, &attributes);
+            reply.attr(&ttl(options), &shown(options, node, &attributes));
+        }
         Err(fault) => reply.error(errno(&fault)),
     }
 }
 
-/// Whether the kernel keeps what it reads while a file is open.
-fn kept(inner: &Inner) -> FopenFlags {
+/// Whether the kernel keeps what it reads while a file is open. What is only written need not be
+/// copied to where reads are kept.
+fn kept(inner: &Inner, flags: i32) -> FopenFlags {
+    let writes = flags & libc::O_ACCMODE == libc::O_WRONLY && inner.writes_directly();
     match inner.share.config().options.cache {
-        Cache::Strict | Cache::Behind => FopenFlags::empty(),
-        Cache::None => FopenFlags::FOPEN_DIRECT_IO,
+        Cache::Strict | Cache::Through if !writes => FopenFlags::empty(),
+        _ => FopenFlags::FOPEN_DIRECT_IO,
     }
 }
 
@@ -206,6 +214,13 @@ impl Filesystem for Files {
         ] {
             // What a kernel does not have is done without.
             let _ = config.add_capabilities(wanted);
+        }
+        // Kernels that have it also drop what they kept where something is written past it.
+        if config
+            .capabilities()
+            .contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
+        {
+            self.inner.write_directly();
         }
         // An ordinary user's mount is never idmapped, and with it the kernel tells no user's number,
         // which the session wants to see there.
@@ -377,7 +392,7 @@ impl Filesystem for Files {
         self.spawn(request, |inner| async move {
             match inner.open(node.0, flags.0).await {
                 // What was read before is dropped: close-to-open.
-                Ok(handle) => reply.opened(FileHandle(handle), kept(&inner)),
+                Ok(handle) => reply.opened(FileHandle(handle), kept(&inner, flags.0)),
                 Err(fault) => reply.error(errno(&fault)),
             }
         });
@@ -397,13 +412,16 @@ impl Filesystem for Files {
         self.spawn(request, |inner| async move {
             let options = &inner.share.config().options;
             match inner.create(parent.0, &name, flags).await {
-                Ok(((node, attributes), handle)) => reply.created(
-                    &ttl(options),
-                    &shown(options, node, &attributes),
-                    Generation(0),
-                    FileHandle(handle),
-                    kept(&inner),
-                ),
+                Ok(((node, attributes), handle)) => {
+                    inner.nodes().tell(node, &attributes);
+                    reply.created(
+                        &ttl(options),
+                        &shown(options, node, &attributes),
+                        Generation(0),
+                        FileHandle(handle),
+                        kept(&inner, flags),
+                    );
+                }
                 Err(fault) => reply.error(errno(&fault)),
             }
         });
@@ -435,14 +453,16 @@ impl Filesystem for Files {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
+        flags: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let data = Bytes::copy_from_slice(data);
-        self.spawn(request, |inner| async move {
-            match inner.write(fh.0, offset, data).await {
+        // The kernel tells what becomes of a mapped page by what this answers, not by the descriptor.
+        let wait = flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        self.spawn(request, move |inner| async move {
+            match inner.write(fh.0, offset, data, wait).await {
                 Ok(written) => reply.written(written),
                 Err(fault) => reply.error(errno(&fault)),
             }
@@ -552,7 +572,12 @@ impl Filesystem for Files {
                 } else {
                     let entry = &entries[usize::try_from(at - 2).unwrap_or(0)];
                     let name = names::from_server(&entry.name).unwrap_or_default();
-                    let id = inner.nodes().find(node.0, &entry.name);
+                    let id = {
+                        let mut nodes = inner.nodes();
+                        let id = nodes.find(node.0, &entry.name);
+                        nodes.tell(id, &entry.attributes);
+                        id
+                    };
                     let shown = shown(options, id, &entry.attributes);
                     let full = reply.add(INodeNo(id), at + 1, &*name, &ttl, &shown, Generation(0));
                     if full {
@@ -661,14 +686,8 @@ impl Filesystem for Files {
 }
 
 const NOTHING: Attributes = Attributes {
-    size: 0,
-    allocated: 0,
-    created: smb2::pack::FileTime::ZERO,
-    accessed: smb2::pack::FileTime::ZERO,
-    written: smb2::pack::FileTime::ZERO,
-    changed: smb2::pack::FileTime::ZERO,
     bits: smb2::types::flags::FileAttributes::DIRECTORY,
-    link: None,
+    ..Attributes::UNKNOWN
 };
 
 impl Inner {

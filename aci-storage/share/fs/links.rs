@@ -113,7 +113,7 @@ impl Inner {
         let content = write(target.as_bytes()).ok_or(Fault::Errno(libc::ENAMETOOLONG))?;
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_SYNC;
         let ((node, _), handle) = self.create(parent, name, flags).await?;
-        let written = self.write(handle, 0, content.into()).await;
+        let written = self.write(handle, 0, content.into(), true).await;
         self.release(handle).await;
         let path = self.path(node)?;
         let done = match written {

@@ -97,6 +97,7 @@ impl Inner {
         let mut all = locked(&self.locks);
         let locks = all.entry(claim.node).or_default();
         locks.set(claim.owner, after);
+        self.note_locks(claim.node, Some(locks));
         if locks.is_empty() {
             all.remove(&claim.node);
         }

@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::smb::ops::Locking;
 
 /// A range, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Range {
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -27,7 +29,7 @@ impl Range {
 }
 
 /// A lock that an owner holds through an open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Held {
     pub(crate) range: Range,
     pub(crate) exclusive: bool,
@@ -49,6 +51,23 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
+    /// As an earlier share server noted them.
+    pub(crate) fn noted(all: Vec<(u64, Held)>) -> Self {
+        let mut locks = Self::default();
+        for (owner, held) in all {
+            locks.owners.entry(owner).or_default().push(held);
+        }
+        locks
+    }
+
+    /// All that is held, by owner.
+    pub(crate) fn all(&self) -> Vec<(u64, Held)> {
+        let owners = self.owners.iter();
+        owners
+            .flat_map(|(owner, all)| all.iter().map(|held| (*owner, *held)))
+            .collect()
+    }
+
     /// A lock of another owner that stands against this one.
     pub(crate) fn conflict(&self, owner: u64, range: Range, exclusive: bool) -> Option<Held> {
         self.owners

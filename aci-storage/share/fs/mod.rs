@@ -9,23 +9,27 @@ mod locking;
 pub(crate) mod locks;
 pub(crate) mod names;
 pub(crate) mod nodes;
+pub(crate) mod notes;
 pub(crate) mod share;
 mod work;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use fuser::{INodeNo, Notifier};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::smb::Fault;
 use crate::smb::lease::{self, Break, Granted};
-use crate::smb::ops::Attributes;
+use crate::smb::ops::{self, Attributes, Kind};
 use belief::{Absent, Seen};
 use handles::Handle;
 use locks::{Held, Locks};
 use nodes::Nodes;
+use notes::{Book, Note, Notes};
 use share::Share;
 
 pub(crate) use kernel::Files;
@@ -42,6 +46,7 @@ pub(crate) struct Listed {
 /// Everything a mounted share knows besides what the server knows.
 pub(crate) struct Inner {
     pub(crate) share: Arc<Share>,
+    notes: Arc<Notes>,
     nodes: Mutex<Nodes>,
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
     listings: Mutex<HashMap<u64, Arc<Vec<Listed>>>>,
@@ -63,24 +68,95 @@ pub(crate) struct Inner {
     changes: AtomicU64,
     /// First half of the lease keys of this mount.
     lease: u64,
+    /// Through which the kernel is told what it is not to believe any more.
+    notifier: OnceLock<Notifier>,
+    /// Whether what is only written passes the kernel's cache.
+    direct: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// The nodes while they are used. What was changed is noted before anybody else uses them.
+struct NodesGuard<'a> {
+    nodes: MutexGuard<'a, Nodes>,
+    notes: &'a Notes,
+}
+
+impl Deref for NodesGuard<'_> {
+    type Target = Nodes;
+
+    fn deref(&self) -> &Nodes {
+        &self.nodes
+    }
+}
+
+impl DerefMut for NodesGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Nodes {
+        &mut self.nodes
+    }
+}
+
+impl Drop for NodesGuard<'_> {
+    fn drop(&mut self) {
+        let changes = self.nodes.changes();
+        if !changes.is_empty() {
+            let changes: Vec<_> = changes.into_iter().map(Note::Node).collect();
+            self.notes.write(&changes);
+        }
+    }
+}
+
+/// By what servers know a mount, whichever share server speaks for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) client: [u8; 16],
+    pub(crate) lease: u64,
+}
+
+impl Identity {
+    /// That of an earlier share server of this mount, or a new one.
+    pub(crate) fn of(book: &Book, notes: &Notes) -> Result<Self, Fault> {
+        if let Some((client, lease)) = book.client {
+            return Ok(Self { client, lease });
+        }
+        let [client, lease] = [ops::random()?, ops::random()?];
+        let lease = lease.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        notes.write(&[Note::Client(client, lease)]);
+        Ok(Self { client, lease })
+    }
+}
+
 impl Inner {
-    pub(crate) fn new(share: Arc<Share>) -> Result<Self, Fault> {
-        let mut lease = [0; 8];
-        getrandom::fill(&mut lease).map_err(|e| Fault::protocol(e.to_string()))?;
-        Ok(Self {
+    /// What is open and known is what an earlier share server noted.
+    pub(crate) fn new(
+        share: Arc<Share>,
+        identity: Identity,
+        notes: Arc<Notes>,
+        book: Book,
+    ) -> Self {
+        let servers = book.servers + 1;
+        notes.write(&[Note::Server(servers)]);
+        let mut handles = HashMap::new();
+        for open in book.open.values() {
+            let lost = book.dirty.contains(&open.id);
+            handles.insert(open.id, Arc::new(Handle::noted(open, lost)));
+        }
+        let mut locks: HashMap<u64, Locks> = HashMap::new();
+        for (node, held) in book.locks {
+            locks.insert(node, Locks::noted(held));
+        }
+        Self {
             share,
-            nodes: Mutex::new(Nodes::new()),
-            handles: Mutex::default(),
+            notes,
+            nodes: Mutex::new(book.nodes),
+            handles: Mutex::new(handles),
             listings: Mutex::default(),
-            locks: Mutex::default(),
+            locks: Mutex::new(locks),
             locking: tokio::sync::Mutex::default(),
-            next: AtomicU64::new(1),
+            // None that an earlier server gave.
+            next: AtomicU64::new((servers << 40) + 1),
             leases: Mutex::default(),
             behind: Mutex::default(),
             window: Arc::new(Semaphore::new(behind::WINDOW)),
@@ -88,19 +164,61 @@ impl Inner {
             absent: Mutex::default(),
             seen: Mutex::default(),
             changes: AtomicU64::new(0),
-            lease: u64::from_le_bytes(lease),
-        })
+            lease: identity.lease,
+            notifier: OnceLock::new(),
+            direct: AtomicBool::new(false),
+        }
     }
 
-    fn nodes(&self) -> MutexGuard<'_, Nodes> {
-        locked(&self.nodes)
+    fn nodes(&self) -> NodesGuard<'_> {
+        NodesGuard {
+            nodes: locked(&self.nodes),
+            notes: &self.notes,
+        }
+    }
+
+    /// Deletes what an earlier share server was to delete when it was closed.
+    pub(crate) async fn tidy(&self) {
+        let doomed = self.nodes().doomed();
+        for (node, path) in doomed {
+            let deleting = self.on_path(&path, |link, path, _| async move {
+                link.delete(&path, Kind::File).await
+            });
+            if deleting.await.is_ok() {
+                self.nodes().unhide(node);
+            }
+        }
+    }
+
+    /// Notes who holds which locks of a file now.
+    fn note_locks(&self, node: u64, locks: Option<&Locks>) {
+        let held = locks.map(Locks::all).unwrap_or_default();
+        self.notes.write(&[Note::Locks(node, held)]);
+    }
+
+    /// The mount stands; the kernel can be told things.
+    pub(crate) fn mounted(&self, notifier: Notifier) {
+        let _ = self.notifier.set(notifier);
+    }
+
+    /// Lets the kernel ask for a file's attributes again.
+    fn disbelieve(&self, node: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            // What it does not know needs no telling.
+            let _ = notifier.inval_inode(INodeNo(node), -1, 0);
+        }
+    }
+
+    fn write_directly(&self) {
+        self.direct.store(true, Ordering::Relaxed);
+    }
+
+    fn writes_directly(&self) -> bool {
+        self.direct.load(Ordering::Relaxed)
     }
 
     fn handle(&self, id: u64) -> Result<Arc<Handle>, Fault> {
-        locked(&self.handles)
-            .get(&id)
-            .cloned()
-            .ok_or(Fault::Errno(libc::EBADF))
+        locked(&self.handles).get(&id).cloned().ok_or(Fault::Stale)
     }
 
     fn locks_through(&self, node: u64, handle: u64) -> Vec<Held> {

@@ -34,10 +34,6 @@ pub(crate) fn from_server(name: &str) -> Option<Cow<'_, str>> {
 pub(crate) const HIDDEN: &str = ".aci-deleted-";
 
 /// A name for a deleted file that is still open; not taken by chance.
-pub(crate) fn hidden(guid: smb2::pack::Guid) -> String {
-    let tail: String = guid.data4.iter().map(|b| format!("{b:02x}")).collect();
-    format!(
-        "{HIDDEN}{:08x}{:04x}{:04x}{tail}",
-        guid.data1, guid.data2, guid.data3
-    )
+pub(crate) fn hidden(random: [u8; 16]) -> String {
+    format!("{HIDDEN}{:032x}", u128::from_be_bytes(random))
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use smb2::pack::Guid;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::notes::{Note, Notes};
 use crate::smb::lease::Break;
 use crate::smb::login::{Target, login};
 use crate::smb::{Fault, Link, ops};
@@ -49,6 +50,7 @@ pub(crate) struct Share {
     rotated: Notify,
     client: Guid,
     breaks: mpsc::UnboundedSender<Break>,
+    notes: Arc<Notes>,
     stand: watch::Sender<Stand>,
     connections: AtomicU64,
     previous: AtomicU64,
@@ -61,19 +63,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Share {
-    /// Connects for the first time; its failure is the mount's.
-    /// Leases that the server takes back are told to `breaks`.
-    pub(crate) async fn open(
+    fn new(
         config: Config,
+        client: [u8; 16],
         breaks: mpsc::UnboundedSender<Break>,
-    ) -> Result<Arc<Self>, Fault> {
-        let client = ops::guid()?;
-        let share = Self {
+        notes: Arc<Notes>,
+    ) -> Self {
+        Self {
             password: Mutex::new(config.password.clone()),
             rotated: Notify::new(),
             config,
-            client,
+            client: ops::guid(client),
             breaks,
+            notes,
             stand: watch::Sender::new(Stand::Down {
                 since: Instant::now(),
                 last: None,
@@ -82,10 +84,35 @@ impl Share {
             previous: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
-        };
+        }
+    }
+
+    /// Connects for the first time; its failure is the mount's.
+    /// Leases that the server takes back are told to `breaks`.
+    pub(crate) async fn open(
+        config: Config,
+        client: [u8; 16],
+        breaks: mpsc::UnboundedSender<Break>,
+        notes: Arc<Notes>,
+    ) -> Result<Arc<Self>, Fault> {
+        let share = Self::new(config, client, breaks, notes);
         let link = share.dial().await?;
         share.rise(link);
         Ok(Arc::new(share))
+    }
+
+    /// Goes on for an earlier share server, whose session was this; connects when it can.
+    pub(crate) fn resume(
+        config: Config,
+        client: [u8; 16],
+        breaks: mpsc::UnboundedSender<Break>,
+        notes: Arc<Notes>,
+        session: u64,
+    ) -> Arc<Self> {
+        let share = Arc::new(Self::new(config, client, breaks, notes));
+        share.previous.store(session, Ordering::Relaxed);
+        tokio::spawn(Self::revive(Arc::clone(&share)));
+        share
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -112,6 +139,7 @@ impl Share {
 
     fn rise(&self, link: Link) {
         self.previous.store(link.session(), Ordering::Relaxed);
+        self.notes.write(&[Note::Session(link.session())]);
         let generation = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         self.stand.send_replace(Stand::Up(Current {
             generation,

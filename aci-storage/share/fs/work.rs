@@ -12,8 +12,9 @@ use smb2::types::flags::FileAttributes;
 
 use super::behind::{self, Behind};
 use super::belief::Advice;
-use super::handles::{Beginning, Handle};
+use super::handles::{Beginning, First, Handle};
 use super::nodes::Nodes;
+use super::notes::Note;
 use super::{Inner, Listed, locked, names};
 use crate::smb::ops::{self, Access, Attributes, Durable, Kind, Open, Room};
 use crate::smb::{Fault, Link, lease, status};
@@ -34,6 +35,12 @@ const CLOSING_ROUNDS: u32 = 20;
 
 /// How much of a file is read with its opening, in bytes: small files need no further message.
 const BEGINNING: u32 = 64 << 10;
+/// So long what was told with an open is the answer to who asks for attributes.
+const JUST_OPENED: Duration = Duration::from_millis(100);
+/// After so many bytes through an open file the server is asked for a lease for writing, and after
+/// so many again.
+const STREAM: u64 = 256 << 10;
+const STREAM_AGAIN: u64 = 16 << 20;
 /// A share with less room than this gets no write that waits: it may be refused.
 const SPARE: u64 = 128 << 20;
 /// So long an answer about room is believed.
@@ -108,6 +115,13 @@ impl Inner {
     ) -> Result<Attributes, Fault> {
         self.settle(node).await;
         if let Some(handle) = handle.and_then(|h| self.handle(h).ok()) {
+            // The kernel asks right after an open whose answer could not say it.
+            let first = &handle.first;
+            if first.at.elapsed() < self.belief().min(JUST_OPENED)
+                && first.changes == self.changes.load(Ordering::Relaxed)
+            {
+                return Ok(first.attributes);
+            }
             return handle
                 .run(self, |link, file| async move { link.stat_open(file).await })
                 .await;
@@ -198,18 +212,14 @@ impl Inner {
         }))
     }
 
-    fn durable(&self, node: u64, access: u32) -> Result<Durable, Fault> {
+    fn durable(&self, node: u64) -> Result<Durable, Fault> {
         let mut lease = [0; 16];
         lease[..8].copy_from_slice(&self.lease.to_le_bytes());
         lease[8..].copy_from_slice(&node.to_le_bytes());
         Ok(Durable {
-            guid: ops::guid()?,
+            guid: ops::random()?,
             lease,
-            state: if access & Access::FILE_WRITE_DATA != 0 && self.is_behind() {
-                lease::READ_HANDLE | lease::WRITE
-            } else {
-                lease::READ_HANDLE
-            },
+            state: lease::READ_HANDLE,
         })
     }
 
@@ -230,7 +240,7 @@ impl Inner {
     ) -> Result<(u64, Attributes), Fault> {
         self.settle(node).await;
         let access = Self::access(flags);
-        let durable = self.durable(node, access)?;
+        let durable = self.durable(node)?;
         let reads = access == READ && self.share.config().options.cache != Cache::None;
         if how != CreateDisposition::FileOpen {
             self.changed();
@@ -264,6 +274,11 @@ impl Inner {
                 other => other?,
             };
             let id = self.next.fetch_add(1, Ordering::Relaxed);
+            let first = First {
+                attributes: opened.attributes,
+                at: Instant::now(),
+                changes,
+            };
             let beginning = data.map(|data| Beginning {
                 whole: data.len() < BEGINNING as usize,
                 data,
@@ -271,10 +286,20 @@ impl Inner {
                 changes,
             });
             let at = (current.generation, &opened);
-            let handle = Handle::new((id, node), (access, flags), durable, at, beginning);
+            let told = (first, beginning);
+            let handle = Handle::new((id, node), (access, flags), durable, at, told);
             self.granted(node, current.generation, opened.lease);
+            self.notes.write(&[Note::Open(handle.note().await)]);
             locked(&self.handles).insert(id, Arc::new(handle));
-            self.nodes().opened(node);
+            let told = {
+                let mut nodes = self.nodes();
+                nodes.opened(node);
+                nodes.is_told(node, &opened.attributes)
+            };
+            // Somebody else wrote it: who opens it now is not to believe its old length.
+            if !told && how == CreateDisposition::FileOpen {
+                self.disbelieve(node);
+            }
             return Ok((id, opened.attributes));
         }
     }
@@ -364,7 +389,7 @@ impl Inner {
             self.settle(node).await;
         }
         if kind == Kind::File && self.stays_open(parent, name).await {
-            let hidden = names::hidden(ops::guid()?);
+            let hidden = names::hidden(ops::random()?);
             let to = self.below(parent, &hidden)?;
             self.share
                 .run(|link, _| {
@@ -544,11 +569,13 @@ impl Inner {
     }
 
     /// Writes; what is answered the server has, or will have before anybody can see the difference.
+    /// With `wait` it has it.
     pub(crate) async fn write(
         self: &Arc<Self>,
         handle: u64,
         offset: u64,
         data: Bytes,
+        wait: bool,
     ) -> Result<u32, Fault> {
         let handle = self.handle(handle)?;
         self.changed();
@@ -557,22 +584,70 @@ impl Inner {
         self.settle_those(|other| other.node == node && other.id != id)
             .await;
         if self.is_behind()
+            && !wait
             && !handle.append
             && !handle.sync
-            && self.is_alone(handle.node)
+            && self.is_granted(&handle, data.len() as u64).await
             && self.has_room().await
             && Behind::put(self, &handle, offset, data.clone()).await?
         {
             return Ok(u32::try_from(data.len()).unwrap_or(u32::MAX));
         }
         self.settle(handle.node).await;
-        handle.behind.failure()?;
+        handle.behind.failure(self, handle.id)?;
         self.write_through(&handle, offset, &data).await
+    }
+
+    /// Whether the server grants that nobody else has a file open. It is asked for that once so much
+    /// has been written that waiting for each write would tell, and not where bytes are locked: those
+    /// are files that others open, who would wait each time for it to be given back.
+    async fn is_granted(&self, handle: &Handle, size: u64) -> bool {
+        if self.is_alone(handle.node) {
+            return true;
+        }
+        let before = handle.streamed.fetch_add(size, Ordering::Relaxed);
+        let after = before + size;
+        let first = before < STREAM && after >= STREAM;
+        if !first && before / STREAM_AGAIN == after / STREAM_AGAIN
+            || locked(&self.locks).contains_key(&handle.node)
+        {
+            return false;
+        }
+        let Ok(path) = self.path(handle.node) else {
+            return false;
+        };
+        let (durable, number) = handle.lease().await;
+        let access = handle.access;
+        let asked = self
+            .share
+            .run(|link, _| {
+                let path = path.clone();
+                async move {
+                    let state = lease::READ_HANDLE | lease::WRITE;
+                    let durable = Some(Durable { state, ..durable });
+                    let open = Open {
+                        path: &path,
+                        access,
+                        how: CreateDisposition::FileOpen,
+                        kind: Kind::File,
+                        durable,
+                    };
+                    link.upgrade(&open).await
+                }
+            })
+            .await;
+        // What was granted over another connection than the present one does not count.
+        if let (Ok((granted, of)), Some(current)) = (asked, self.share.up())
+            && of == number
+        {
+            self.granted(handle.node, current.generation, granted);
+        }
+        self.is_alone(handle.node)
     }
 
     /// Whether writes may be answered before the server has them.
     fn is_behind(&self) -> bool {
-        self.share.config().options.cache == Cache::Behind
+        self.share.config().options.cache == Cache::Strict
     }
 
     /// Whether the share has so much room that no write is refused for want of it.
@@ -640,7 +715,7 @@ impl Inner {
     pub(crate) async fn flush(&self, handle: u64) -> Result<(), Fault> {
         let handle = self.handle(handle)?;
         handle.behind.settle().await;
-        handle.behind.failure()
+        handle.behind.failure(self, handle.id)
     }
 
     pub(crate) async fn fsync(&self, handle: u64) -> Result<(), Fault> {
@@ -673,12 +748,14 @@ impl Inner {
             let mut all = locked(&self.locks);
             if let Some(locks) = all.get_mut(&handle.node) {
                 locks.forget(id);
+                self.note_locks(handle.node, Some(locks));
                 if locks.is_empty() {
                     all.remove(&handle.node);
                 }
             }
         }
         handle.close(self).await;
+        self.notes.write(&[Note::Closed(id)]);
         let doomed = self.nodes().closed(handle.node);
         if self.nodes().opens(handle.node) == 0 {
             self.forget_lease(handle.node);

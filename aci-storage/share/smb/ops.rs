@@ -7,7 +7,9 @@ use smb2::msg::close::CloseRequest;
 use smb2::msg::create::{
     CreateDisposition, CreateRequest, CreateResponse, ImpersonationLevel, ShareAccess,
 };
-use smb2::msg::create_context::{self, DurableGrant, DurableReconnectV2, DurableRequestV2};
+use smb2::msg::create_context::{
+    self, DurableGrant, DurableReconnectV2, DurableRequestV2, OnDiskId,
+};
 pub(crate) use smb2::msg::directory_info::DirectoryInfoEntry as DirectoryEntry;
 use smb2::msg::directory_info::parse_entries;
 use smb2::msg::flush::FlushRequest;
@@ -64,6 +66,18 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
+    /// Those of a file of which nothing is known.
+    pub(crate) const UNKNOWN: Self = Self {
+        size: 0,
+        allocated: 0,
+        created: FileTime::ZERO,
+        accessed: FileTime::ZERO,
+        written: FileTime::ZERO,
+        changed: FileTime::ZERO,
+        bits: 0,
+        link: None,
+    };
+
     pub(crate) fn is_directory(&self) -> bool {
         self.bits & FileAttributes::DIRECTORY != 0
     }
@@ -123,7 +137,7 @@ pub(crate) struct Open<'a> {
 /// By what an open file is asked back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Durable {
-    pub(crate) guid: Guid,
+    pub(crate) guid: [u8; 16],
     pub(crate) lease: [u8; 16],
     /// What is asked for under the lease.
     pub(crate) state: u32,
@@ -241,20 +255,19 @@ fn number(reply: &Reply) -> Result<u64, Fault> {
         .ok_or_else(|| Fault::protocol("a file without a number"))
 }
 
-/// What an open asks for besides the file: that it outlives the connection.
+/// What an open asks for besides the file: which it is, and that it outlives the connection.
 fn wanted(open: &Open<'_>) -> Vec<u8> {
-    let Some(durable) = &open.durable else {
-        return Vec::new();
-    };
-    create_context::pack_contexts(&[
-        DurableRequestV2 {
+    let mut contexts = vec![OnDiskId::request()];
+    if let Some(durable) = &open.durable {
+        let request = DurableRequestV2 {
             timeout_ms: 60_000,
             persistent: false,
-            create_guid: durable.guid,
-        }
-        .context(),
-        lease::context(durable.lease, durable.state),
-    ])
+            create_guid: guid(durable.guid),
+        };
+        contexts.push(request.context());
+        contexts.push(lease::context(durable.lease, durable.state));
+    }
+    create_context::pack_contexts(&contexts)
 }
 
 fn reading(file: FileId, offset: u64, size: u32) -> ReadRequest {
@@ -306,6 +319,27 @@ impl Link {
             .await
     }
 
+    /// Asks for more under the lease of an open file, by opening it once more; what is granted, and of
+    /// which file. The lease stays with the other open.
+    pub(crate) async fn upgrade(&self, open: &Open<'_>) -> Result<(lease::Granted, u64), Fault> {
+        let mut contexts = vec![OnDiskId::request()];
+        contexts.extend(open.durable.map(|d| lease::context(d.lease, d.state)));
+        let request = create(open, create_context::pack_contexts(&contexts));
+        let replies = all(self
+            .chain(&[
+                Ask::new(Command::Create, &request),
+                Ask::new(Command::Close, &close()),
+            ])
+            .await?)?;
+        let response = created(&first(replies)?)?;
+        let contexts = create_context::parse_contexts(&response.create_contexts)?;
+        let number = match create_context::find(&contexts, create_context::NAME_QFID) {
+            Some(context) => OnDiskId::from_bytes(&context.data)?.disk_file_id,
+            None => 0,
+        };
+        Ok((lease::granted(&contexts), number))
+    }
+
     /// Asks for an open file back that an earlier connection had.
     pub(crate) async fn reclaim(&self, open: &Open<'_>, file: FileId) -> Result<Opened, Fault> {
         let Some(durable) = &open.durable else {
@@ -314,7 +348,7 @@ impl Link {
         let contexts = create_context::pack_contexts(&[
             DurableReconnectV2 {
                 file_id: file,
-                create_guid: durable.guid,
+                create_guid: guid(durable.guid),
                 persistent: false,
             }
             .context(),
@@ -330,30 +364,24 @@ impl Link {
         request: CreateRequest,
         beginning: u32,
     ) -> Result<(Opened, Option<Bytes>), Fault> {
-        let which = question(InfoType::File, INTERNAL, OPENED);
         let read = reading(OPENED, 0, beginning);
-        let mut asks = vec![
-            Ask::new(Command::Create, &request),
-            Ask::new(Command::QueryInfo, &which),
-        ];
+        let mut asks = vec![Ask::new(Command::Create, &request)];
         if beginning > 0 {
             // The last of the chain: a server may only let that one take its time.
             let mut ask = Ask::new(Command::Read, &read);
             ask.size = beginning as usize;
             asks.push(ask);
         }
-        let replies = self.chain(&asks).await?;
-        let mut replies = replies.into_iter();
-        let reply = replies.next().unwrap_or(Err(Fault::Lost))?;
-        let response = created(&reply)?;
-        let number = match replies.next() {
-            Some(Ok(reply)) => number(&reply)?,
-            _ => 0,
-        };
+        let mut replies = self.chain(&asks).await?.into_iter();
+        let response = created(&replies.next().unwrap_or(Err(Fault::Lost))?)?;
         let contexts = create_context::parse_contexts(&response.create_contexts)?;
         let durable = create_context::find(&contexts, create_context::NAME_DH2Q)
             .map(|c| DurableGrant::from_bytes(&c.data))
             .transpose()?;
+        let number = match create_context::find(&contexts, create_context::NAME_QFID) {
+            Some(context) => OnDiskId::from_bytes(&context.data)?.disk_file_id,
+            None => self.number(response.file_id).await?,
+        };
         let data = match replies.next() {
             Some(Ok(reply)) => Some(content(reply, beginning)?),
             Some(Err(Fault::Status(status::END_OF_FILE))) => Some(Bytes::new()),
@@ -367,6 +395,16 @@ impl Link {
             number,
         };
         Ok((opened, data))
+    }
+
+    /// Which file it is, where the open has not told; 0 where the server does not know.
+    async fn number(&self, file: FileId) -> Result<u64, Fault> {
+        let which = question(InfoType::File, INTERNAL, file);
+        match self.ask(Ask::new(Command::QueryInfo, &which)).await {
+            Ok(reply) => number(&reply),
+            Err(fault) if fault.is_loss() => Err(fault),
+            Err(_) => Ok(0),
+        }
     }
 
     /// What the server tells of a path.
@@ -689,9 +727,20 @@ impl Pack for WriteHead {
     }
 }
 
-/// A number nobody can guess, to know an open file by.
-pub(crate) fn guid() -> Result<Guid, Fault> {
+/// A number nobody can guess.
+pub(crate) fn random() -> Result<[u8; 16], Fault> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|e| Fault::protocol(e.to_string()))?;
-    Ok(Guid::unpack(&mut ReadCursor::new(&bytes))?)
+    Ok(bytes)
+}
+
+/// As the protocol writes it.
+pub(crate) fn guid(bytes: [u8; 16]) -> Guid {
+    let [a, b, c, d, e, f, g, h, data4 @ ..] = bytes;
+    Guid {
+        data1: u32::from_le_bytes([a, b, c, d]),
+        data2: u16::from_le_bytes([e, f]),
+        data3: u16::from_le_bytes([g, h]),
+        data4,
+    }
 }

@@ -133,7 +133,9 @@ impl VolumeDriver for EmptyDirs {
 
     #[tracing::instrument(name = "volumes.provide", skip_all, fields(sandbox = %request.sandbox, volume = %request.volume.name))]
     async fn provide(&self, request: VolumeRequest) -> Result<VolumeSource> {
-        let VolumeRequest { sandbox, volume } = request;
+        let VolumeRequest {
+            sandbox, volume, ..
+        } = request;
         check_component("volumes.provide", "a volume", &volume.name)?;
         let empty = volume.empty_dir.unwrap_or_default();
         let size = empty.size_limit_in_gb().map(bytes);
@@ -181,7 +183,7 @@ mod tests {
 
     async fn provide(driver: &EmptyDirs, sandbox: &str, volume: Volume) -> Result<VolumeSource> {
         let sandbox = sandbox.parse().unwrap();
-        driver.provide(VolumeRequest { sandbox, volume }).await
+        driver.provide(VolumeRequest::new(sandbox, volume)).await
     }
 
     #[tokio::test]

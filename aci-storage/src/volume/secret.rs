@@ -117,14 +117,14 @@ mod tests {
         let files = files
             .iter()
             .map(|(name, text)| ((*name).to_owned(), Secret::new(*text)));
-        VolumeRequest {
-            sandbox: "s1".parse().unwrap(),
-            volume: Volume {
+        VolumeRequest::new(
+            "s1".parse().unwrap(),
+            Volume {
                 name: "keys".into(),
                 secret: Some(files.collect::<SecretVolume>()),
                 ..Volume::default()
             },
-        }
+        )
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aci_core::conformance::volume::{self, VolumeHarness};
-use aci_core::contract::{VolumeDriver, VolumeRequest, VolumeSource};
+use aci_core::contract::{VolumeDriver, VolumeEvent, VolumeRequest, VolumeSource};
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::model::{GitRepoVolume, Volume};
 use aci_storage::{GitLimits, GitRepos, GitReposOptions};
@@ -111,19 +111,19 @@ impl Bench {
 }
 
 fn request(url: &str, directory: Option<&str>, revision: Option<&str>) -> VolumeRequest {
-    VolumeRequest {
-        sandbox: "s1".parse().unwrap(),
-        volume: Volume {
+    VolumeRequest::new(
+        "s1".parse().unwrap(),
+        Volume {
             name: "source".into(),
             git_repo: Some(GitRepoVolume {
-                repository: url.to_owned(),
+                repository: url.into(),
                 directory: directory.map(str::to_owned),
                 revision: revision.map(str::to_owned),
                 ..GitRepoVolume::default()
             }),
             ..Volume::default()
         },
-    }
+    )
 }
 
 /// `main` with two commits, a branch, a tag with a message, and a commit that no branch has.
@@ -532,6 +532,55 @@ async fn passwords_go_to_their_server_only_and_show_nowhere() {
     for part in ["hunter2", "cHVsbGVyOmh1bnRlcjI"] {
         assert!(!shown.contains(part), "{part} is shown");
     }
+}
+
+#[tokio::test]
+async fn who_listens_hears_of_a_copy_and_of_no_password() {
+    let bench = Bench::new();
+    let repository = bench.server.repository("app");
+    let mut noise = vec![0; 2 << 20];
+    getrandom::fill(&mut noise).unwrap();
+    let tree = repository.tree(&[("100644", b"noise", &repository.blob(&noise))]);
+    let commit = repository.commit("main", &tree);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ear = Arc::clone(&heard);
+    let url = format!(
+        "http://puller:hunter2@127.0.0.1:{}/app.git",
+        bench.server.port
+    );
+    let request = || {
+        let ear = Arc::clone(&ear);
+        request(&url, None, None).progress(Arc::new(move |event| ear.lock().unwrap().push(event)))
+    };
+    bench.driver.provide(request()).await.unwrap();
+    let all = heard.lock().unwrap().clone();
+    let told = |event: &VolumeEvent| match event {
+        VolumeEvent::Told { name, message } => format!("{name}: {message}"),
+        other => format!("{other:?}"),
+    };
+    let (first, last) = (told(&all[0]), told(&all[all.len() - 1]));
+    assert!(
+        first.starts_with("Cloning: ") && first.contains("/app.git"),
+        "{first}"
+    );
+    assert!(
+        last.starts_with("Cloned: ") && last.contains(&commit),
+        "{last}"
+    );
+    let mut came = 0;
+    for event in &all[1..all.len() - 1] {
+        let VolumeEvent::Progress { done, total: None } = event else {
+            panic!("{event:?}")
+        };
+        assert!(*done > came);
+        came = *done;
+    }
+    assert!(came > 1 << 20, "{came} bytes");
+    assert!(!format!("{all:?} {:?}", request()).contains("hunter2"));
+    // What is there already is not copied again.
+    bench.driver.provide(request()).await.unwrap();
+    assert_eq!(heard.lock().unwrap().len(), all.len());
+    bench.clear().await;
 }
 
 #[tokio::test]

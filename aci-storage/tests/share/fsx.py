@@ -1,8 +1,10 @@
 # Random operations on open files, each compared with the same bytes in memory, as fsx does it.
-# fsx.py DIRECTORY SEED SECONDS; what it did stands in its output when it fails.
+# fsx.py DIRECTORY SEED SECONDS [OPERATIONS]: for so long, or so many; what it did stands in its
+# output when it fails.
 import mmap, os, random, sys, time
 
 base, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+operations = int(sys.argv[4]) if len(sys.argv) > 4 else None
 print("seed", seed, flush=True)
 dice = random.Random(seed)
 LARGEST = 400_000
@@ -131,8 +133,16 @@ ACTS = [("write", 6), ("follow", 3), ("append", 2), ("read", 6), ("cut", 3), ("e
 names, weights = zip(*ACTS)
 files = [Tried(number) for number in range(3)]
 until = time.monotonic() + seconds
+
+
+def is_over():
+    if operations is not None:
+        return len(log) >= operations
+    return time.monotonic() >= until
+
+
 try:
-    while time.monotonic() < until:
+    while not is_over():
         getattr(dice.choice(files), dice.choices(names, weights)[0])()
     for file in files:
         file.again()

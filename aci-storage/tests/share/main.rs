@@ -26,6 +26,7 @@ mod posix;
 mod pure;
 mod recovery;
 mod refused;
+mod replaced;
 mod samba;
 mod secrets;
 mod sharing;

@@ -29,6 +29,10 @@ enum Step {
 /// Set to the number that a failed run printed, to have the same operations again.
 const SEED: &str = "ACI_SHARE_SEED";
 
+/// Set to how many random operations on open files there are to be, for a long run: 200,000 take
+/// about a quarter of an hour.
+const OPERATIONS: &str = "ACI_FSX_OPERATIONS";
+
 fn seed() -> u64 {
     std::env::var(SEED).map_or_else(
         |_| {
@@ -206,15 +210,21 @@ fn random_operations_on_open_files_leave_what_the_same_leave_in_memory() {
     plain.cache = CachePolicy::None;
     let mut fresh = samba.options();
     fresh.actimeo = Duration::ZERO;
-    let mut behind = samba.options();
-    behind.cache = CachePolicy::Behind;
-    for options in [samba.options(), plain, fresh, behind] {
+    let mut through = samba.options();
+    through.cache = CachePolicy::Through;
+    // So many in each of the four, instead of three seconds.
+    let operations = std::env::var(OPERATIONS).ok().map(|text| {
+        let all: u64 = text.parse().expect("a number");
+        (all / 4).to_string()
+    });
+    for options in [samba.options(), plain, fresh, through] {
         let mounted = Mounted::with(options, volume());
         let seed = seed().to_string();
         let output = std::process::Command::new("python3")
             .arg(&script)
             .arg(&mounted.path)
             .args([&seed, "3"])
+            .args(&operations)
             .output()
             .expect("python3");
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

@@ -140,16 +140,18 @@ impl Samba {
             .arg(self.conf())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(self.dir.path().join("said")).unwrap())
             .spawn()
             .expect("smbd of the package samba");
-        self.server = Some(server);
+        let server = self.server.insert(server);
         let until = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = server.try_wait().unwrap();
             assert!(
-                Instant::now() < until,
-                "smbd did not come up: {}",
-                self.log()
+                Instant::now() < until && ended.is_none(),
+                "smbd did not come up ({ended:?}): {}{}",
+                fs::read_to_string(self.dir.path().join("said")).unwrap_or_default(),
+                fs::read_to_string(self.dir.path().join("log/log")).unwrap_or_default()
             );
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -252,10 +254,7 @@ impl Mounted {
             .build()
             .unwrap();
         let sandbox: SandboxId = "s1".parse().unwrap();
-        let request = VolumeRequest {
-            sandbox: sandbox.clone(),
-            volume,
-        };
+        let request = VolumeRequest::new(sandbox.clone(), volume);
         let source = match runtime.block_on(driver.provide(request)) {
             Ok(source) => source,
             Err(error) => {

@@ -61,6 +61,64 @@ fn what_was_written_and_not_closed_is_seen_by_whoever_opens_the_file_next() {
     }
 }
 
+/// The answer to an open carries no length: whoever had looked at a file believed the one that it
+/// had, and read no further, for as long as attributes are believed.
+#[test]
+fn who_looked_at_a_file_before_it_grew_reads_all_of_it_after_opening_it() {
+    if !can_mount() {
+        return;
+    }
+    let samba = Samba::start();
+    let mut long = samba.options();
+    long.actimeo = Duration::from_secs(60);
+    let (one, two) = (samba.mounted(), Mounted::with(long, volume()));
+    for round in 0..20_usize {
+        let name = format!("file-{round}");
+        fs::write(one.at(&name), "short").unwrap();
+        assert_eq!(fs::metadata(two.at(&name)).unwrap().len(), 5);
+        let mut file = both(&one.at(&name));
+        let size = 100_000 * (round + 1);
+        // Not closed, and not on the server when it is answered.
+        file.write_all(&vec![7; size]).unwrap();
+        let mut other = File::open(two.at(&name)).unwrap();
+        assert_eq!(other.metadata().unwrap().len(), size as u64);
+        let mut seen = Vec::new();
+        other.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen.len(), size);
+        assert!(seen.iter().all(|byte| *byte == 7));
+    }
+}
+
+#[test]
+fn a_counter_that_two_groups_raise_under_a_lock_misses_none() {
+    if !can_mount() {
+        return;
+    }
+    let samba = Samba::start();
+    let (one, two) = (samba.mounted(), samba.mounted());
+    fs::write(one.at("lock"), "").unwrap();
+    fs::write(one.at("count"), "0").unwrap();
+    let script = r#"
+import fcntl, sys
+base = sys.argv[1]
+lock = open(base + "/lock", "r+b")
+for _ in range(60):
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    with open(base + "/count", "r+") as count:
+        number = int(count.read())
+        count.seek(0)
+        count.write(str(number + 1))
+    fcntl.lockf(lock, fcntl.LOCK_UN)
+"#;
+    std::thread::scope(|scope| {
+        for mounted in [&one, &two] {
+            scope.spawn(|| crate::samba::python(script, &[&mounted.path]));
+        }
+    });
+    let count = fs::read_to_string(samba.files().join("count")).unwrap();
+    assert_eq!(count, "120");
+}
+
 #[test]
 fn without_a_cache_a_write_is_on_the_server_when_it_is_answered() {
     if !can_mount() {
@@ -200,7 +258,6 @@ fn what_could_not_be_written_is_told_by_sync_and_close() {
     let samba = Samba::start();
     let link = Link::to(samba.port);
     let options = AzureFilesOptions {
-        cache: CachePolicy::Behind,
         patience: Duration::from_secs(1),
         silence: Duration::from_secs(1),
         ..through(&samba, &link)
@@ -213,6 +270,7 @@ def attempt(name, last):
     sys.stdin.readline()
     file = os.open(sys.argv[1] + name, os.O_CREAT | os.O_WRONLY)
     os.write(file, b"there")
+    os.write(file, bytes(1 << 20))
     os.fsync(file)
     print("ready", flush=True)
     sys.stdin.readline()
@@ -250,6 +308,66 @@ attempt("/closed", os.close)
     }
     child.wait().unwrap();
     assert_eq!(fs::read(mounted.at("synced")).unwrap()[..5], *b"there");
+}
+
+/// Tells 5 GiB, of which 3 are left, for a share of any size.
+fn claims(dir: &std::path::Path) -> String {
+    let script = dir.join("quota");
+    fs::write(&script, "#!/bin/sh\necho 5242880 3145728\n").unwrap();
+    for (path, mode) in [(dir, 0o755), (script.as_path(), 0o755)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    format!("dfree command = {}\n", script.display())
+}
+
+#[test]
+fn a_share_that_is_full_though_it_claims_room_is_told_by_write_sync_or_close() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let samba = Samba::with("server smb encrypt = required\n", &claims(dir.path()));
+    let options = c"size=8m,mode=777";
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", samba.files(), "tmpfs", flags, options).unwrap();
+    struct Unmount(std::path::PathBuf);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+    let _unmount = Unmount(samba.files());
+    let mounted = samba.mounted();
+    let script = r#"
+import errno, os, sys
+name = sys.argv[1] + "/big"
+def fill(pieces, last):
+    file = os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    open_still = True
+    try:
+        for _ in range(pieces):
+            os.write(file, bytes(1 << 20))
+        if last == "fsync":
+            os.fsync(file)
+        open_still = False
+        os.close(file)
+    except OSError as e:
+        assert e.errno == errno.ENOSPC, e
+        if open_still:
+            try:
+                os.close(file)
+            except OSError:
+                pass
+    else:
+        raise SystemExit(f"nobody was told: {pieces} {last}")
+    os.unlink(name)
+for pieces, last in [(64, "write"), (12, "fsync"), (12, "close")]:
+    fill(pieces, last)
+with open(name, "wb") as file:
+    file.write(bytes(1 << 20))
+    os.fsync(file.fileno())
+"#;
+    crate::samba::python(script, &[&mounted.path]);
 }
 
 #[test]
@@ -330,15 +448,10 @@ fn room_and_quota_are_the_server_s() {
     if !can_mount() {
         return;
     }
-    // What a server with a quota for each share answers: 5 GiB, of which 3 are left, in KiB.
+    // What a server with a quota for each share answers.
     let dir = tempfile::tempdir().unwrap();
-    let script = dir.path().join("quota");
-    fs::write(&script, "#!/bin/sh\necho 5242880 3145728\n").unwrap();
-    for (path, mode) in [(dir.path(), 0o755), (script.as_path(), 0o755)] {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
     let global = "server smb encrypt = required\n";
-    let quota = format!("dfree command = {}\n", script.display());
+    let quota = claims(dir.path());
     let samba = Samba::with(global, &quota);
     let mounted = samba.mounted();
     let usage = mounted

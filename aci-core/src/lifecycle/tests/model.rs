@@ -429,7 +429,8 @@ impl Model {
             } => return self.probed(container, *attempt, *kind, *number, *success),
             Observation::ImagePulled { .. }
             | Observation::PullFailed { .. }
-            | Observation::DestroyFailed { .. } => {}
+            | Observation::DestroyFailed { .. }
+            | Observation::VolumeTold { .. } => {}
         }
         None
     }

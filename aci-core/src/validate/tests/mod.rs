@@ -114,7 +114,7 @@ fn no_message_shows_a_secret() {
             share.storage_account_key_reference = Some("key".to_owned());
         }
         if let Some(repository) = &mut volume.git_repo {
-            repository.repository = format!("ftp://user:{secret}@example.com/x.git");
+            repository.repository = format!("ftp://user:{secret}@example.com/x.git").into();
         }
     }
     properties.image_registry_credentials[0].server = format!("https://user:{secret}@example.com");

@@ -33,11 +33,11 @@ pub(super) fn probe() -> Result<(), String> {
 pub(super) fn is_mounted(mountpoint: &Path) -> bool {
     // By the mount table: a dead server would hold up statfs.
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    is_listed(&table, mountpoint)
+    is_listed(&table, mountpoint, &[b"cifs", b"smb3"])
 }
 
-/// Whether a mount table lists a mount of cifs there.
-fn is_listed(table: &[u8], mountpoint: &Path) -> bool {
+/// Whether a mount table lists a mount of one of these kinds there.
+pub(super) fn is_listed(table: &[u8], mountpoint: &Path, kinds: &[&[u8]]) -> bool {
     let mut wanted = Vec::new();
     for byte in mountpoint.as_os_str().as_encoded_bytes() {
         match byte {
@@ -49,7 +49,8 @@ fn is_listed(table: &[u8], mountpoint: &Path) -> bool {
         let mut words = line.split(|byte| *byte == b' ');
         let there = words.nth(4) == Some(wanted.as_slice());
         // Behind a dash, after options of which there may be any number.
-        there && words.any(|word| word == b"-") && matches!(words.next(), Some(b"cifs" | b"smb3"))
+        let kind = words.skip_while(|word| *word != b"-").nth(1);
+        there && kind.is_some_and(|kind| kinds.contains(&kind))
     })
 }
 
@@ -92,8 +93,8 @@ pub(super) fn parameters(config: &Config, address: SocketAddr) -> Vec<Parameter>
             "cache",
             match options.cache {
                 // cifs writes behind by itself, as its leases let it.
-                Cache::Strict | Cache::Behind => "strict",
-                Cache::None => "none",
+                Cache::Strict => "strict",
+                Cache::Through | Cache::None => "none",
             }
             .to_owned(),
         ),
@@ -210,8 +211,12 @@ mod tests {
         let table = b"1 2 0:3 / /a\\040b rw,nosuid shared:1 - cifs //h/s rw\n\
             2 2 0:4 / /c rw - fuse.aci-azurefile //h/s rw\n3 2 0:5 / /d rw - smb3 //h/s rw\n";
         for (path, listed) in [("/a b", true), ("/c", false), ("/d", true), ("/a", false)] {
-            assert_eq!(is_listed(table, Path::new(path)), listed, "{path}");
+            let found = is_listed(table, Path::new(path), &[b"cifs", b"smb3"]);
+            assert_eq!(found, listed, "{path}");
         }
+        let ours: &[&[u8]] = &[b"fuse.aci-azurefile"];
+        assert!(is_listed(table, Path::new("/c"), ours));
+        assert!(!is_listed(table, Path::new("/d"), ours));
     }
 
     #[test]

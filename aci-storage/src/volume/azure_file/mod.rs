@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aci_core::contract::{ProvidedVolume, VolumeDriver, VolumeRequest, VolumeSource};
 use aci_core::error::{Error, ErrorKind, Result};
@@ -41,17 +42,28 @@ use crate::turns::Turns;
 ///
 /// An ordinary user needs `fusermount3` (Debian package `fuse3`), which wants a user that has a name,
 /// and a `/dev/fuse` that everybody may open, as udev makes it; files belong to that user then, who
-/// is root inside of the group. A share server that is itself killed leaves its mount without answers (`ENOTCONN`) until
-/// the volume is provided again, which new containers see and running ones do not.
+/// is root inside of the group.
+///
+/// A second process, the *keeper*, holds the mount's device and what the share server notes of names,
+/// open files and locks. If the share server is killed, another one goes on: the mount, working
+/// directories, open files and their locks stay, who asks meanwhile waits. What was being answered
+/// fails with `ECONNABORTED` (it may have been done), and a write that was answered without being on
+/// the server yet is told as `EIO` by the file's next write, `fsync` or `close`. If the keeper is
+/// killed as well, the mount is without answers (`ENOTCONN`) until the volume is provided again, which
+/// new containers see and running ones do not.
+///
+/// Neither process is in the group's cgroup: volumes are provided before there is one. They have the
+/// host program's; what they hold is bounded by 16 MiB of writes, 64 MiB of reads ahead and 20,000
+/// names of a directory that is listed.
 ///
 /// # When the server goes
 ///
 /// Operations wait, at most [`patience`](AzureFilesOptions::patience); connections are made anew by
 /// themselves, open files are asked back from the server with their locks, or opened again if they
-/// are the same files as before. A write is answered only when the server has it, so nothing that
-/// was answered is lost, and what was not is sent again (with [`CachePolicy::Behind`]: what `fsync` or
-/// `close` has answered). An open file that is another one now, or
-/// whose locks somebody else took meanwhile, fails with `ESTALE`.
+/// are the same files as before. Writes that the server has not answered are sent again, so nothing
+/// is lost while the share server lives; what cannot be sent is told by the next write, `fsync` or
+/// `close` ([`CachePolicy`]). An open file that is another one now, or whose locks somebody else took
+/// meanwhile, fails with `ESTALE`.
 ///
 /// # What is different from a disk
 ///
@@ -275,7 +287,7 @@ impl Inner {
         {
             return Ok(mountpoint);
         }
-        if server::ask(&control, &Request::Status).is_ok() {
+        if server::stands(&control, &mountpoint) {
             // The document may have a newer key.
             let rotated = server::ask(&control, &Request::Rotate(Password::new(key.expose())));
             if rotated.is_ok() {
@@ -351,10 +363,18 @@ impl Inner {
 
     fn release(&self, sandbox: &SandboxId, name: &str) -> Result<()> {
         let place = self.place(sandbox, name);
-        server::stop(&place.join("control"), &place.join("share"))
-            .map_err(|e| fail::io("volumes.release", "end its share server", &place, e))?;
         let there = place.exists();
-        self.remove(sandbox, name)?;
+        let mut tries = 0;
+        loop {
+            server::stop(&place.join("control"), &place.join("share"))
+                .map_err(|e| fail::io("volumes.release", "end its share server", &place, e))?;
+            // A server that was about to replace another may have come between.
+            tries += 1;
+            match self.remove(sandbox, name) {
+                Err(_) if tries < 20 => std::thread::sleep(Duration::from_millis(50)),
+                done => break done?,
+            }
+        }
         if there {
             metrics::counter!("aci_storage_volumes_released_total").increment(1);
         }
@@ -460,7 +480,9 @@ impl VolumeDriver for AzureFiles {
 
     #[tracing::instrument(name = "volumes.provide", skip_all, fields(sandbox = %request.sandbox, volume = %request.volume.name))]
     async fn provide(&self, request: VolumeRequest) -> Result<VolumeSource> {
-        let VolumeRequest { sandbox, volume } = request;
+        let VolumeRequest {
+            sandbox, volume, ..
+        } = request;
         check_component("volumes.provide", "a volume", &volume.name)?;
         let inner = Arc::clone(&self.inner);
         let turn = inner

@@ -59,15 +59,21 @@ pub enum ShareDriver {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CachePolicy {
-    /// What is read, while a file is open. A write is answered when the server has it.
+    /// What is read, while a file is open; and what is written, as cifs' `cache=strict`: a write may
+    /// be answered while it is on its way (at most 16 MiB a mount), if the server grants that nobody
+    /// else has the file open (a lease for writing, which is asked for after 256 KiB) and the share has
+    /// 128 MiB to spare. Nothing
+    /// waits to be sent but for what is on its way before it. `fsync`, `close`, locks and anybody
+    /// else's opening wait until the server has it, and `fsync`, `close` or the next write report
+    /// what it refused. A write to a mapped page, with `O_APPEND`, `O_DIRECT` or `O_SYNC` is answered
+    /// when the server has it. Who only looks at a file's length from elsewhere sees the one that
+    /// the server has. Who opens it there waits until this side has given the lease back; if it cannot,
+    /// because it or its link has died, a server waits half a minute (Samba: 35 s). Files of which
+    /// bytes are locked are never leased so.
     #[default]
     Strict,
-    /// And what is written: a write may be answered before the server has it (at most 16 MiB a
-    /// mount), while the server grants that nobody else has the file open and the share has 128 MiB
-    /// to spare. `fsync`, `close`, unlocking and anybody else's opening wait for it, and `fsync`,
-    /// `close` or the next write report what the server refused. Somebody else who looked at the
-    /// file before that believes the length that it had for [`actimeo`](AzureFilesOptions::actimeo).
-    Behind,
+    /// What is read. A write is answered when the server has it.
+    Through,
     /// Nothing: each read asks the server, and a write is answered when the server has it.
     None,
 }
@@ -156,7 +162,7 @@ impl AzureFilesOptions {
             mfsymlinks: self.mfsymlinks,
             cache: match self.cache {
                 CachePolicy::Strict => wire::Cache::Strict,
-                CachePolicy::Behind => wire::Cache::Behind,
+                CachePolicy::Through => wire::Cache::Through,
                 CachePolicy::None => wire::Cache::None,
             },
             actimeo_ms: milliseconds(self.actimeo),

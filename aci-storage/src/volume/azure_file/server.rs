@@ -7,19 +7,25 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use zeroize::Zeroizing;
 
+use super::kernel::is_listed;
 use super::wire::{Answer, Config, Request, Started};
 
 static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/share.bin"));
 
 /// How long a running server may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a keeper may take to replace a server that was killed: longer than its pauses.
+const REPLACING: Duration = Duration::from_secs(8);
+const LOOK: Duration = Duration::from_millis(50);
+/// What a share server's mounts are listed as.
+const KIND: &[u8] = b"fuse.aci-azurefile";
 
 /// The program in memory, written once a process.
 fn program() -> io::Result<&'static OwnedFd> {
@@ -86,6 +92,35 @@ pub(super) fn ask(control: &Path, request: &Request) -> io::Result<Answer> {
     converse(&stream, request)
 }
 
+/// Whether a share is mounted there and served; waits for a server that is being replaced.
+pub(super) fn stands(control: &Path, mountpoint: &Path) -> bool {
+    let until = Instant::now() + REPLACING;
+    let mut asked: Option<mpsc::Receiver<bool>> = None;
+    loop {
+        if ask(control, &Request::Status).is_ok() {
+            return true;
+        }
+        let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        if !is_listed(&table, mountpoint, &[KIND]) || Instant::now() > until {
+            return false;
+        }
+        // Without a keeper the kernel says so at once; else this waits for the next server.
+        let asked = asked.get_or_insert_with(|| {
+            let (tell, told) = mpsc::channel();
+            let mountpoint = mountpoint.to_owned();
+            std::thread::spawn(move || {
+                let said = rustix::fs::statfs(&mountpoint).map(drop);
+                let dead = said == Err(rustix::io::Errno::NOTCONN);
+                let _ = tell.send(dead);
+            });
+            told
+        });
+        if asked.recv_timeout(LOOK) == Ok(true) {
+            return false;
+        }
+    }
+}
+
 fn connect(control: &Path) -> io::Result<UnixStream> {
     // By way of a descriptor: a socket's address holds 108 bytes, a path may have more.
     let parent = control.parent().unwrap_or_else(|| Path::new("/"));
@@ -117,6 +152,11 @@ pub(super) fn stop(control: &Path, mountpoint: &Path) -> io::Result<()> {
         if let Some(process) = process
             && !ended(&process, PATIENCE)
         {
+            // Its keeper, which leads its session, would start another one. As long as the server is
+            // there no other process has the keeper's number.
+            if let Some(keeper) = peer.and_then(|p| rustix::process::getsid(Some(p.pid)).ok()) {
+                let _ = rustix::process::kill_process(keeper, Signal::KILL);
+            }
             let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
             ended(&process, PATIENCE);
         }

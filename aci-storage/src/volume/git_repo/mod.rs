@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aci_core::contract::{ProvidedVolume, VolumeDriver, VolumeRequest, VolumeSource};
+use aci_core::contract::{
+    ProvidedVolume, VolumeDriver, VolumeEvent, VolumeProgress, VolumeRequest, VolumeSource,
+};
 use aci_core::error::{Error, ErrorKind, Result};
 use aci_core::id::SandboxId;
 use aci_core::model::Volume;
@@ -80,6 +82,9 @@ pub struct GitReposOptions {
 /// hook or filter runs, attributes (line ends, encodings) are not applied, files of Git LFS are
 /// pointers, and submodules are empty directories.
 ///
+/// Of each copy the group's events say that it begins (`Cloning`) and what it came to (`Cloned`);
+/// between them, who watches is told how many bytes have come.
+///
 /// Content survives restarts of containers and of the program; a new sandbox gets a new copy.
 #[derive(Clone, Debug)]
 pub struct GitRepos {
@@ -118,15 +123,35 @@ impl GitRepos {
             login: plan.login.clone(),
             hosts: self.options.hosts.clone(),
             stop: stop.clone(),
+            most: self.options.limits.download,
             left: Mutex::new(self.options.limits.download),
             failure: Mutex::default(),
+            progress: None,
         }
     }
 }
 
+/// An event of the group.
+fn tell(progress: Option<&VolumeProgress>, name: &str, message: String) {
+    if let Some(progress) = progress {
+        let name = name.to_owned();
+        progress(VolumeEvent::Told { name, message });
+    }
+}
+
 /// Copies a repository into a directory that is empty. Blocks.
-fn copy(session: Session, plan: &Plan, limits: &GitLimits, volume: &Path) -> Result<()> {
+fn copy(
+    name: &str,
+    session: Session,
+    plan: &Plan,
+    limits: &GitLimits,
+    volume: &Path,
+) -> Result<()> {
     let session = Arc::new(session);
+    let progress = session.progress.as_ref();
+    let url = &plan.url;
+    let message = format!("cloning repository \"{url}\" for volume \"{name}\"");
+    tell(progress, "Cloning", message);
     let into = match &plan.directory {
         Some(name) => volume.join(name),
         None => volume.to_owned(),
@@ -143,6 +168,12 @@ fn copy(session: Session, plan: &Plan, limits: &GitLimits, volume: &Path) -> Res
             .map_err(|e| crate::fail::io("volumes.provide", "open it to readers", &into, e))?;
     }
     tracing::info!(files = written.files, bytes = written.bytes, "checked out");
+    let (commit, files, bytes) = (fetched.commit, written.files, written.bytes);
+    let message = format!(
+        "Successfully cloned repository \"{url}\" for volume \"{name}\" at commit {commit}: {files} files \
+         and directories, {bytes} bytes"
+    );
+    tell(progress, "Cloned", message);
     Ok(())
 }
 
@@ -167,7 +198,12 @@ impl VolumeDriver for GitRepos {
 
     #[tracing::instrument(name = "volumes.provide", skip_all, fields(sandbox = %request.sandbox, volume = %request.volume.name))]
     async fn provide(&self, request: VolumeRequest) -> Result<VolumeSource> {
-        let VolumeRequest { sandbox, volume } = request;
+        let VolumeRequest {
+            sandbox,
+            volume,
+            progress,
+            ..
+        } = request;
         let Some(repository) = &volume.git_repo else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -179,12 +215,13 @@ impl VolumeDriver for GitRepos {
         let limits = self.options.limits.clone();
         let stop = Stop::new();
         let guard = Guard(stop.clone());
-        let session = self.session(&plan, &stop);
+        let mut session = self.session(&plan, &stop);
+        session.progress = progress;
         let time = limits.time;
-        let name = volume.name.clone();
+        let (name, copied) = (volume.name.clone(), volume.name.clone());
         let shelf = Arc::clone(&self.shelf);
         let work = shelf.provide(sandbox, volume.name, move |draft| {
-            copy(session, &plan, &limits, draft)
+            copy(&copied, session, &plan, &limits, draft)
         });
         let mut work = std::pin::pin!(work);
         let outcome = tokio::select! {

@@ -36,10 +36,11 @@ impl Plan {
     /// [`Invalid`](ErrorKind::Invalid) naming the field and the rule; an address is not repeated.
     pub(super) fn of(volume: &str, repository: &GitRepoVolume) -> Result<Self> {
         let wrong = |field, why: &str| invalid(volume, field, why);
-        let (url, login) = without_login(&repository.repository);
+        let whole = repository.repository.expose();
+        let (url, login) = without_login(whole);
         let address = Address::parse(&url)
             .map_err(|why| wrong("repository", &format!("cannot be: {why}")))?;
-        if address.path.contains(['?', '#']) || repository.repository.contains('#') {
+        if address.path.contains(['?', '#']) || whole.contains('#') {
             return Err(wrong("repository", "has a query or a fragment"));
         }
         if address.origin.host.starts_with('-') {
@@ -263,7 +264,7 @@ mod tests {
 
     fn plan(repository: &str, directory: Option<&str>, revision: Option<&str>) -> Result<Plan> {
         let repository = GitRepoVolume {
-            repository: repository.to_owned(),
+            repository: repository.into(),
             directory: directory.map(str::to_owned),
             revision: revision.map(str::to_owned),
             ..GitRepoVolume::default()

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aci_core::contract::{VolumeEvent, VolumeProgress};
 use aci_core::error::{Error, ErrorKind};
 use bytes::{Buf as _, Bytes};
 use gix_transport::client::blocking_io::http::{GetResponse, Http, PostBodyDataKind, PostResponse};
@@ -19,6 +20,8 @@ use crate::registry::{Address, Connector, Idle, Origin, Trouble};
 
 /// Redirects that are followed when a repository is first asked for.
 const MAX_REDIRECTS: u32 = 3;
+/// After so many bytes who watches is told of them, and again.
+const STEP: u64 = 256 << 10;
 /// What is asked is short: names and hashes.
 const MAX_REQUEST: usize = 8 << 20;
 /// Where a repository's references are, below its address.
@@ -65,10 +68,13 @@ pub(super) struct Session {
     /// Hosts that may be asked; `None`: all.
     pub(super) hosts: Option<Vec<String>>,
     pub(super) stop: Stop,
-    /// Bytes that may still come.
+    /// Bytes that may come, and those that still may.
+    pub(super) most: u64,
     pub(super) left: Mutex<u64>,
     /// What went wrong, in this project's words.
     pub(super) failure: Mutex<Option<Error>>,
+    /// Who hears how it goes.
+    pub(super) progress: Option<VolumeProgress>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -82,6 +88,29 @@ pub(super) fn failed(kind: ErrorKind, why: impl Into<String>) -> Error {
 impl Session {
     pub(super) fn take_failure(&self) -> Option<Error> {
         lock(&self.failure).take()
+    }
+
+    /// So many bytes have come.
+    fn count(&self, length: u64) -> Result<(), Error> {
+        let (before, after) = {
+            let mut left = lock(&self.left);
+            let before = *left;
+            *left = before.checked_sub(length).ok_or_else(|| {
+                failed(
+                    ErrorKind::Invalid,
+                    "the repository is larger than is allowed",
+                )
+                .hint("GitLimits::download bounds it")
+            })?;
+            (self.most - before, self.most - *left)
+        };
+        if let Some(progress) = &self.progress
+            && before / STEP != after / STEP
+        {
+            let (done, total) = (after, None);
+            progress(VolumeEvent::Progress { done, total });
+        }
+        Ok(())
     }
 
     fn fail(&self, error: Error) -> io::Error {
@@ -301,14 +330,7 @@ impl Body {
                     let Ok(data) = frame.into_data() else {
                         continue;
                     };
-                    let mut left = lock(&session.left);
-                    *left = left.checked_sub(data.len() as u64).ok_or_else(|| {
-                        failed(
-                            ErrorKind::Invalid,
-                            "the repository is larger than is allowed",
-                        )
-                        .hint("GitLimits::download bounds it")
-                    })?;
+                    session.count(data.len() as u64)?;
                     self.chunk = data;
                 }
             }

@@ -119,7 +119,7 @@ pub(super) const CASES: &[Case] = &[
         "The secret reference 'no' is not among the 'secretReferences' of container group 'shop'.",
     ),
     case!(
-        |g| repository(g).repository = "git@example.com:x.git".to_owned(),
+        |g| repository(g).repository = "git@example.com:x.git".into(),
         "InvalidGitRepoVolume",
         "properties.volumes[4].gitRepo.repository",
         "The repository '://***@example.com:x.git' of volume 'sources' in container group 'shop' is invalid; an address \
