@@ -13,6 +13,7 @@ pub mod observability {}
 #[cfg(feature = "arm-server")]
 pub mod server;
 pub mod store;
+mod turns;
 
 pub use engine::{
     ContainerHandle, ContainerUsage, Engine, EngineBuilder, EngineOptions, ExecOptions, Group,

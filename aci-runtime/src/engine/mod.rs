@@ -46,6 +46,8 @@ use tracing::Instrument;
 use actor::{Actor, JOURNAL_RETRY, Member, Message, Wish};
 use admission::Seats;
 
+use crate::turns::{Turn, Turns};
+
 pub use builder::EngineBuilder;
 #[cfg(feature = "arm-api")]
 pub(crate) use guard::said;
@@ -112,8 +114,10 @@ pub(crate) struct Shared {
     notices: Mutex<Option<broadcast::Sender<Notice>>>,
     members: Mutex<BTreeMap<GroupRef, Member>>,
     seats: Mutex<Seats>,
-    /// Held while a group is created, so that two of one name cannot both be new.
-    accepting: Arc<tokio::sync::Mutex<()>>,
+    /// Read while a group is created, written by the shutdown.
+    accepting: Arc<tokio::sync::RwLock<()>>,
+    /// Two groups of one name cannot both be new, and two cannot both get one label.
+    turns: Turns,
 }
 
 impl fmt::Debug for Shared {
@@ -529,7 +533,7 @@ impl Engine {
         let shared = &self.shared;
         shared.closing.cancel();
         // What is being accepted now is accepted or refused before the list is made.
-        drop(shared.accepting.lock().await);
+        drop(shared.accepting.write().await);
         let mut late = Vec::new();
         // After an earlier call that came so far, groups are stopped or were to be left.
         if how == Shutdown::StopGroups && !shared.stop.is_cancelled() {
@@ -568,11 +572,25 @@ impl Engine {
     }
 }
 
+/// What is held while a group is created.
+struct Accepting {
+    _open: tokio::sync::OwnedRwLockReadGuard<()>,
+    _name: Turn,
+}
+
 impl Shared {
-    /// Creates or updates, as one step against all others.
+    /// Creates or updates, as one step against all others of the same name or label.
     async fn accept(self: &Arc<Self>, group: GroupRef, document: ContainerGroup) -> Result<Member> {
-        let accepting = Arc::clone(&self.accepting).lock_owned().await;
+        let accepting = Accepting {
+            _open: Arc::clone(&self.accepting).read_owned().await,
+            _name: self.turn(format!("group/{group}")).await?,
+        };
         self.open("group.create")?;
+        // Held until the group has it, so that nobody else finds it free before.
+        let _label = match labelled(&group, &document) {
+            Some(name) => Some(self.turn(format!("label/{name}")).await?),
+            None => None,
+        };
         self.label_is_free(&group, &document)?;
         let Some(member) = self.member(&group) else {
             return self.create(group, document, accepting).await;
@@ -594,6 +612,15 @@ impl Shared {
             .code("ContainerGroupTransitioning")
             .because(error)),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for a turn, unless the engine shuts down before.
+    async fn turn(&self, name: String) -> Result<Turn> {
+        tokio::select! {
+            biased;
+            turn = self.turns.take(name) => Ok(turn),
+            () = self.closing.cancelled() => Err(closed("group.create")),
         }
     }
 
@@ -626,7 +653,7 @@ impl Shared {
         self: &Arc<Self>,
         group: GroupRef,
         document: ContainerGroup,
-        accepting: tokio::sync::OwnedMutexGuard<()>,
+        accepting: Accepting,
     ) -> Result<Member> {
         let now = self.clock.now();
         let (admitted, _) = lock(&self.seats).enter(&group, &document)?;
