@@ -17,6 +17,6 @@ mod turns;
 
 pub use engine::{
     ContainerHandle, ContainerUsage, Engine, EngineBuilder, EngineOptions, ExecOptions, Group,
-    GroupUsage, LogOptions, Notice, Notices, Shutdown, Usage,
+    GroupUsage, LogOptions, Notice, Notices, Shutdown, Terms, Usage,
 };
 pub use store::RedbStore;

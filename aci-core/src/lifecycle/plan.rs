@@ -198,6 +198,10 @@ pub struct Plan {
     /// How long a deployment, a restart or an update may take until every container was started;
     /// then the group has failed.
     pub provisioning_timeout: Duration,
+    /// How long the group stays after it has succeeded or failed; then it is deleted. Without one it
+    /// stays. One that was stopped stays in any case.
+    #[serde(default)]
+    pub time_to_live: Option<Duration>,
 }
 
 impl Plan {
@@ -217,13 +221,14 @@ impl Plan {
             grace: Self::DEFAULT_GRACE,
             back_off: BackOff::default(),
             provisioning_timeout: Self::DEFAULT_PROVISIONING_TIMEOUT,
+            time_to_live: None,
         }
     }
 
     /// The plan of a document that was validated.
     ///
-    /// Grace period and back-off are the defaults, because a document cannot say them; change the
-    /// fields before use. `provisioningTimeoutInSeconds` (preview 2023-02-01) is kept to.
+    /// Grace period, back-off and time to live are the defaults, because a document cannot say them;
+    /// change the fields before use. `provisioningTimeoutInSeconds` (preview 2023-02-01) is kept to.
     #[must_use]
     pub fn from_group(group: &GroupRef, document: &ContainerGroup) -> Self {
         let properties = &document.properties;

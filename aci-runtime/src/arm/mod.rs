@@ -79,8 +79,9 @@
 //! - Virtual networks are made if the host implements [`NetworkAdmin`], and are
 //!   kept and answered only where it does not. Storage accounts and identities have no effect by
 //!   themselves. `listKeys` answers keys that no storage service knows.
-//! - A group from a profile may set environment variables besides config maps. A profile's
-//!   `shutdownGracePeriod` and `timeToLive` are kept and answered, and have no effect.
+//! - A group from a profile may set environment variables besides config maps. Its profile's
+//!   `shutdownGracePeriod` is the time between the stop signal and the kill, and `timeToLive` after
+//!   it has succeeded or failed it is deleted.
 //! - A PATCH of a profile changes its tags.
 //! - `$filter` knows the type of a resource only.
 //! - nGroups, sandbox groups and standby pools are not there.
