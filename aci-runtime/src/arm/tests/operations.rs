@@ -453,3 +453,24 @@ async fn groups_of_a_profile_keep_to_its_grace_period_and_time_to_live() {
     let got = ask(&api, Method::GET, &at("containerGroups/short"), None).await;
     assert!(header(&got, "etag").ends_with("-1\""), "{:?}", got.headers);
 }
+
+/// The fault: a deletion was journaled, its client hung up, and nobody began with it until the next
+/// start of the program, which then deleted a group that nobody thought of any more.
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_is_carried_through_when_the_client_hangs_up() {
+    let faults = Faults::none();
+    let host = FakeHost::with_faults(Arc::new(TokioClock::new()), faults.clone());
+    let builder = builder(&host).await.authorizer(danger::Everybody);
+    let api = builder.build().await.unwrap();
+    let target = at("containerGroups/a");
+    let put = ask(&api, Method::PUT, &target, Some(document())).await;
+    assert_eq!(put.status, StatusCode::CREATED, "{}", put.body);
+    let slow = Fault::Delay(Duration::from_secs(2));
+    faults.on("store.apply", Trigger::Always, slow);
+    let deletion = ask(&api, Method::DELETE, &target, None);
+    let hung_up = tokio::time::timeout(Duration::from_secs(1), deletion).await;
+    assert!(hung_up.is_err());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let got = ask(&api, Method::GET, &target, None).await;
+    assert_eq!(got.status, StatusCode::NOT_FOUND, "{}", got.body);
+}
