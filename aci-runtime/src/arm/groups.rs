@@ -114,13 +114,23 @@ async fn named(
     Ok(names)
 }
 
+/// What the keys of what is noted of groups begin with.
+pub(crate) const META: &str = "group/";
+
 pub(crate) fn meta_key(group: &GroupRef) -> String {
     format!(
-        "group/{}/{}/{}",
+        "{META}{}/{}/{}",
         group.subscription(),
         group.resource_group(),
         group.name()
     )
+}
+
+/// The group that a key is of.
+pub(crate) fn of_meta_key(key: &str) -> Option<GroupRef> {
+    let mut parts = key.strip_prefix(META)?.split('/');
+    let group = GroupRef::new(parts.next()?, parts.next()?, parts.next()?);
+    parts.next().is_none().then_some(group)
 }
 
 impl Meta {

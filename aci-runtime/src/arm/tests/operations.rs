@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aci_core::contract::ResourceStore as _;
 use aci_core::fake::{Fault, Faults, Trigger};
 use serde_json::json;
 
@@ -445,6 +446,17 @@ async fn groups_of_a_profile_keep_to_its_grace_period_and_time_to_live() {
     assert_eq!(begun.elapsed().as_secs().div_ceil(60), 60);
     let got = ask(&api, Method::GET, &at("containerGroups/short"), None).await;
     assert_eq!(got.status, StatusCode::NOT_FOUND);
+    // The next program forgets what was noted of it, and of nobody else.
+    let engine = api.front.engine.clone();
+    let next = ArmApi::builder(engine).store(host.store.clone());
+    next.build().await.unwrap();
+    let kept = host.store.load().await.unwrap().into_iter();
+    let noted = kept.filter(|(key, _)| key.starts_with("group/"));
+    let noted: Vec<String> = noted.map(|(key, _)| key).collect();
+    assert!(
+        noted.len() == 1 && noted[0].ends_with("/rg/deaf"),
+        "{noted:?}"
+    );
     // One of the same name is new, whatever is noted of the one that went by itself.
     let again = json!({"location": "local", "properties": {"osType": "Linux",
         "containers": [{"name": "app", "properties": {"image": "sh", "command": ["sleep", "60"],
