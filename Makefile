@@ -29,7 +29,7 @@ bench:
 fuzz-arm:
 	ACI_FUZZ_EXAMPLES=600 cargo test -p aci-runtime --features arm-server --test arm_clients -- --nocapture fuzz
 
-# The Azure CLI (700 MB from PyPI) against the example server.
+# The Azure CLI (700 MB from PyPI) and the programs of its page against the example server.
 cli-arm: packages
 	cargo build -p aci-examples --example arm_server
-	cargo test -p aci-examples --test arm_server -- --ignored --nocapture azure_cli
+	cargo test -p aci-examples --test arm_server -- --ignored --nocapture

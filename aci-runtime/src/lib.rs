@@ -13,9 +13,10 @@ pub mod observability {}
 #[cfg(feature = "arm-server")]
 pub mod server;
 pub mod store;
+mod turns;
 
 pub use engine::{
     ContainerHandle, ContainerUsage, Engine, EngineBuilder, EngineOptions, ExecOptions, Group,
-    GroupUsage, LogOptions, Notice, Notices, Shutdown, Usage,
+    GroupUsage, LogOptions, Notice, Notices, Shutdown, Terms, Usage,
 };
 pub use store::RedbStore;

@@ -3,8 +3,14 @@
 use std::sync::Mutex;
 
 use aci_core::error::{Error, ErrorKind, Result};
-use aci_net::{BridgeNetwork, Subnet, VirtualNetwork};
-use aci_runtime::arm::network::{NetworkAdmin, VirtualNetworkSpec};
+use aci_net::{
+    Access, AddressPrefix, BridgeNetwork, Direction, NextHop, PortRange, RouteTable, RuleProtocol,
+    SecurityGroup, SecurityRule, Subnet, VirtualNetwork,
+};
+use aci_runtime::arm::network::{
+    NetworkAdmin, RouteTableSpec, SecurityGroupSpec, SecurityRuleSpec, SubnetSpec,
+    VirtualNetworkSpec,
+};
 use async_trait::async_trait;
 
 const OPERATION: &str = "network.configure";
@@ -44,14 +50,87 @@ fn made(spec: &VirtualNetworkSpec) -> Result<VirtualNetwork> {
             "The virtual network 'default' is this machine's own; choose another name.",
         ));
     }
-    let subnets = spec
-        .subnets
-        .iter()
-        .map(|s| Subnet::new(&s.name, s.prefixes.clone()));
+    let subnets = spec.subnets.iter().map(subnet);
     let subnets = subnets.collect::<Result<Vec<_>>>()?;
     let peers = spec.peers.iter().filter_map(|id| id.rsplit('/').next());
     let network = VirtualNetwork::new(&spec.name, spec.prefixes.clone(), subnets)?;
     Ok(network.peered_with(peers.map(str::to_owned)))
+}
+
+fn subnet(spec: &SubnetSpec) -> Result<Subnet> {
+    let mut subnet = Subnet::new(&spec.name, spec.prefixes.clone())?;
+    if let Some(group) = &spec.security_group {
+        subnet = subnet.security_group(security(group)?);
+    }
+    if let Some(table) = &spec.route_table {
+        subnet = subnet.route_table(routes(table)?);
+    }
+    if !spec.nat_gateway.is_empty() {
+        subnet = subnet.nat_gateway(spec.nat_gateway.iter().copied())?;
+    }
+    Ok(subnet)
+}
+
+fn security(spec: &SecurityGroupSpec) -> Result<SecurityGroup> {
+    let rules = spec.rules.iter().map(rule);
+    SecurityGroup::new(&spec.name, rules.collect::<Result<_>>()?)
+}
+
+fn rule(spec: &SecurityRuleSpec) -> Result<SecurityRule> {
+    let direction = if spec.inbound {
+        Direction::Inbound
+    } else {
+        Direction::Outbound
+    };
+    let access = if spec.allow {
+        Access::Allow
+    } else {
+        Access::Deny
+    };
+    let protocol = match spec.protocol.as_str() {
+        "Tcp" => RuleProtocol::Tcp,
+        "Udp" => RuleProtocol::Udp,
+        "Icmp" => RuleProtocol::Icmp,
+        "Esp" => RuleProtocol::Esp,
+        "Ah" => RuleProtocol::Ah,
+        _ => RuleProtocol::Any,
+    };
+    let addresses = |texts: &[String]| {
+        let all = texts.iter().map(|text| text.parse::<AddressPrefix>());
+        all.collect::<Result<Vec<_>>>()
+    };
+    let ports = |texts: &[String]| {
+        let all = texts.iter().map(|text| text.parse::<PortRange>());
+        all.collect::<Result<Vec<_>>>()
+    };
+    let rule = SecurityRule::new(&spec.name, spec.priority, direction, access);
+    Ok(rule
+        .protocol(protocol)
+        .source(addresses(&spec.source)?)
+        .source_ports(ports(&spec.source_ports)?)
+        .destination(addresses(&spec.destination)?)
+        .destination_ports(ports(&spec.destination_ports)?))
+}
+
+fn routes(spec: &RouteTableSpec) -> Result<RouteTable> {
+    let routes = spec.routes.iter().map(|route| {
+        let hop = match route.next_hop.as_str() {
+            "VnetLocal" => NextHop::VirtualNetwork,
+            "VirtualNetworkGateway" => NextHop::Gateway,
+            "Internet" => NextHop::Internet,
+            "None" => NextHop::None,
+            other => {
+                let message = format!(
+                    "The next hop '{other}' of route '{}' is not possible here: subnets of container groups hold no \
+                     machine that forwards for others.",
+                    route.name
+                );
+                return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
+            }
+        };
+        Ok((route.prefix, hop))
+    });
+    RouteTable::new(&spec.name, routes.collect::<Result<_>>()?)
 }
 
 #[async_trait]

@@ -199,7 +199,11 @@ impl<'n> Running<'n> {
 
     /// Runs a command in the container through the WebSocket client that the Azure CLI uses.
     fn exec(&self, token: &str, command: &str) -> String {
-        let path = format!("{GROUP}/containers/web/exec?{VERSION}");
+        self.exec_in("web", token, command)
+    }
+
+    fn exec_in(&self, group: &str, token: &str, command: &str) -> String {
+        let path = format!("{}/containers/web/exec?{VERSION}", sibling(group));
         let body = json!({"command": command, "terminalSize": {"rows": 24, "cols": 80}});
         let (status, ticket) = self.call("POST", &path, token, &body);
         assert_eq!(status, 200, "{ticket}");
@@ -260,8 +264,9 @@ impl Drop for Clean<'_> {
         if std::thread::panicking() {
             let server = Running::start(self.0, self.1, self.2, None);
             let token = server.sign_in();
-            for name in ["web", "inside", "first", "second"] {
-                let path = format!("{}?{VERSION}", sibling(name));
+            let names = ["web", "inside", "caller", "first", "second"].map(sibling);
+            for group in names.into_iter().chain([hello()]) {
+                let path = format!("{group}?{VERSION}");
                 server.call("DELETE", &path, &token, &json!({}));
                 server.wait_at(&path, &token, |view| {
                     view["error"]["code"] == "ResourceNotFound"
@@ -284,6 +289,11 @@ fn document() -> Value {
 /// Another group of the same resource group.
 fn sibling(name: &str) -> String {
     GROUP.replace("/web", &format!("/{name}"))
+}
+
+/// The group of the page.
+fn hello() -> String {
+    sibling("hello").replace("/rg/", "/demo/")
 }
 
 /// The first line and the body of each post.
@@ -364,6 +374,44 @@ fn in_a_subnet(server: &Running<'_>, token: &str) -> String {
         "subnets": [{"name": "in", "properties": {"addressPrefix": "10.77.3.0/24"}}]}});
     let (status, put) = server.call("PUT", LAN, token, &network);
     assert_eq!(status, 201, "{put}");
+    member(server, token, "inside")
+}
+
+/// Security rules decide what the groups of the subnet say to each other.
+fn rules_are_in_force(server: &Running<'_>, token: &str, ip: &str) {
+    member(server, token, "caller");
+    let curl =
+        format!("/usr/bin/curl -s -m 3 -o /dev/null -w %{{http_code}} http://{ip}:8080/hosts");
+    let reaches = || server.exec_in("caller", token, &curl).contains("200");
+    assert!(reaches());
+    let rule = |access: &str| {
+        let body = json!({"location": "local", "properties": {"securityRules": [{"name": "web", "properties": {
+            "priority": 100, "direction": "Inbound", "access": access, "protocol": "Tcp",
+            "sourceAddressPrefix": "VirtualNetwork", "sourcePortRange": "*",
+            "destinationAddressPrefix": "*", "destinationPortRange": "8080"}}]}});
+        let (status, put) = server.call("PUT", &rules(), token, &body);
+        assert!([200, 201].contains(&status), "{put}");
+    };
+    rule("Deny");
+    let subnet = LAN.replace("/lan?", "/lan/subnets/in?");
+    let group = json!({"id": rules().split('?').next().unwrap()});
+    let body =
+        json!({"properties": {"addressPrefix": "10.77.3.0/24", "networkSecurityGroup": group}});
+    let (status, put) = server.call("PUT", &subnet, token, &body);
+    assert_eq!(status, 200, "{put}");
+    assert!(!reaches(), "the rule is not in force");
+    rule("Allow");
+    assert!(reaches());
+    deleted(server, token, "caller");
+}
+
+/// The subnet's network security group.
+fn rules() -> String {
+    LAN.replace("virtualNetworks/lan", "networkSecurityGroups/rules")
+}
+
+/// A group of the subnet; its address.
+fn member(server: &Running<'_>, token: &str, name: &str) -> String {
     let subnet = format!("{}/subnets/in", LAN.split('?').next().unwrap());
     let mut inside = document();
     inside["properties"]["subnetIds"] = json!([{"id": subnet}]);
@@ -372,7 +420,7 @@ fn in_a_subnet(server: &Running<'_>, token: &str) -> String {
     inside["properties"]["containers"][0]["properties"]["ports"] = json!([{"port": 8080}]);
     inside["properties"]["containers"][0]["properties"]["resources"] =
         json!({"requests": {"cpu": 0.1, "memoryInGB": 0.1}});
-    let path = format!("{}?{VERSION}", sibling("inside"));
+    let path = format!("{}?{VERSION}", sibling(name));
     let (status, put) = server.call("PUT", &path, token, &inside);
     assert_eq!(status, 201, "{put}");
     let view = server.wait_at(&path, token, |view| {
@@ -482,6 +530,7 @@ fn as_the_page_says(ordinary: bool) {
     let inside = network.map(|_| in_a_subnet(&server, &token));
     if let Some(ip) = &inside {
         still_in_the_subnet(&server, &token, ip);
+        rules_are_in_force(&server, &token, ip);
     }
 
     // Killed in the middle of its life and of a deployment: groups go on and are taken over, and
@@ -507,8 +556,10 @@ fn as_the_page_says(ordinary: bool) {
     if let Some(ip) = &inside {
         still_in_the_subnet(&server, &token, ip);
         deleted(&server, &token, "inside");
-        let (status, gone) = server.call("DELETE", LAN, &token, &json!({}));
-        assert_eq!(status, 200, "{gone}");
+        for path in [LAN, &rules()] {
+            let (status, gone) = server.call("DELETE", path, &token, &json!({}));
+            assert_eq!(status, 200, "{gone}");
+        }
     }
     let again = server.wait_until(&token, state);
     assert_eq!(started(&again), started(&view), "it was not started anew");
@@ -546,6 +597,51 @@ fn as_the_page_says(ordinary: bool) {
     }
 }
 
+/// The text of a code block of the server's page: the first one of a language below a heading.
+fn of_the_page(heading: &str, language: &str) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("arm_server/README.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let (_, block) = section.split_once(&format!("```{language}\n")).unwrap();
+    block.split("\n```").next().unwrap().to_owned()
+}
+
+/// What a newcomer copies from the page does what the page says.
+#[test]
+fn the_commands_of_the_page() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::copy(program(), place.path().join("arm_server")).unwrap();
+    let network = is_root().then(Network::new);
+    let _clean = Clean(place.path(), false, network.as_ref());
+    let server = Running::start(place.path(), false, network.as_ref(), None);
+    std::os::unix::fs::symlink(&server.dir, place.path().join("arm-server")).unwrap();
+    let script = format!(
+        "cd {}; set -eu; {}",
+        place.path().display(),
+        of_the_page("curl", "sh")
+    );
+    let said = server.shell(&script, &[]);
+    let (out, err) = (
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr),
+    );
+    assert!(said.status.success() && err.is_empty(), "{out}{err}");
+    assert!(
+        out.contains("\"provisioningState\":\"Pending\"") && out.contains("webSocketUri"),
+        "{out}"
+    );
+    let token = server.sign_in();
+    let hello = format!("{}?{VERSION}", hello());
+    let (status, gone) = server.call("GET", &hello, &token, &json!({}));
+    assert_eq!(status, 404, "{gone}");
+    let dir = server.dir.clone();
+    server.stop();
+    let left = aci_examples::leftovers::find(&[dir.to_str().unwrap()], &[]);
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[test]
 fn as_root() {
     if !is_root() {
@@ -560,28 +656,99 @@ fn as_an_ordinary_user() {
     as_the_page_says(is_root());
 }
 
-/// The newest Azure CLI in an environment of its own, kept below `target/tmp`.
-fn azure_cli() -> PathBuf {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("azure-cli");
-    let az = home.join("bin/az");
-    if !az.exists() {
+/// An environment of its own with the newest packages of PyPI, kept below `target/tmp`.
+fn python(name: &str, packages: &[&str]) -> PathBuf {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let done = home.join("done");
+    if !done.exists() {
         let pip = home.join("bin/pip");
         let (home, pip) = (home.to_str().unwrap(), pip.to_str().unwrap());
-        for step in [
-            ["python3", "-m", "venv", home],
-            [pip, "install", "--quiet", "azure-cli"],
-        ] {
+        let mut install = vec![pip, "install", "--quiet"];
+        install.extend(packages);
+        for step in [vec!["python3", "-m", "venv", home], install] {
             let done = Command::new(step[0]).args(&step[1..]).status().unwrap();
             assert!(done.success(), "{step:?}");
         }
+        std::fs::write(done, "").unwrap();
     }
-    az
+    home.join("bin")
+}
+
+/// The page's programs, with the SDKs that it names and the managed identity, see what is there.
+#[test]
+#[ignore = "installs SDKs from PyPI and npm; make cli-arm"]
+fn the_programs_of_the_page() {
+    let python = python(
+        "azure-sdk",
+        &["azure-identity", "azure-mgmt-containerinstance"],
+    );
+    let node = Path::new(env!("CARGO_TARGET_TMPDIR")).join("azure-sdk-node");
+    let packages = ["@azure/identity", "@azure/arm-containerinstance"];
+    let mut install = Command::new("npm");
+    install.args([
+        "install",
+        "--loglevel=error",
+        "--no-fund",
+        "--no-audit",
+        "--prefix",
+    ]);
+    assert!(
+        install
+            .arg(&node)
+            .args(packages)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let place = tempfile::tempdir().unwrap();
+    std::fs::copy(program(), place.path().join("arm_server")).unwrap();
+    let network = is_root().then(Network::new);
+    let _clean = Clean(place.path(), false, network.as_ref());
+    let server = Running::start(place.path(), false, network.as_ref(), None);
+    let token = server.sign_in();
+    // The page's Python program asks for the logs of this one.
+    let hello = format!("{}?{VERSION}", hello());
+    let (status, put) = server.call("PUT", &hello, &token, &document());
+    assert_eq!(status, 201, "{put}");
+    server.wait_at(&hello, &token, |v| {
+        v["properties"]["provisioningState"] == "Succeeded"
+    });
+    let write = |name: &str, text: String| {
+        let file = place.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let sees = |command: &str, file: String, wanted: &str| {
+        let said = server.shell(command, &[&file]);
+        let out = String::from_utf8_lossy(&said.stdout);
+        let err = String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.success() && out.contains(wanted), "{out}{err}");
+    };
+    let file = write("page.py", of_the_page("Python", "python"));
+    sees(
+        &format!("{}/python \"$1\"", python.display()),
+        file,
+        "hello Succeeded",
+    );
+    let file = write("page.cjs", of_the_page("JavaScript", "js"));
+    let modules = node.join("node_modules");
+    sees(
+        &format!("NODE_PATH={} node \"$1\"", modules.display()),
+        file,
+        "hello Succeeded",
+    );
+    let (status, _) = server.call("DELETE", &hello, &token, &json!({}));
+    assert!([200, 202].contains(&status), "{status}");
+    server.wait_at(&hello, &token, |view| {
+        view["error"]["code"] == "ResourceNotFound"
+    });
+    server.stop();
 }
 
 #[test]
 #[ignore = "installs the Azure CLI, 700 MB; make cli-arm"]
 fn the_azure_cli() {
-    let az = azure_cli();
+    let az = python("azure-cli", &["azure-cli"]).join("az");
     let place = tempfile::tempdir().unwrap();
     std::fs::copy(program(), place.path().join("arm_server")).unwrap();
     let network = is_root().then(Network::new);

@@ -44,7 +44,7 @@ az container logs --resource-group demo --name hello --container-name web | grep
 az container exec --resource-group demo --name hello --container-name web --exec-command /bin/ls | grep site >/dev/null
 python3 "$exec" "$az" container exec --resource-group demo --name hello --container-name web --exec-command /bin/sh
 timeout 6 "$az" container attach --resource-group demo --name hello --container-name web >"$work/attached" || true
-grep 'GET /index.html' "$work/attached"
+grep 'GET /index.html' "$work/attached" >/dev/null
 az container stop --resource-group demo --name hello
 is Stopped az container show --resource-group demo --name hello --query instanceView.state
 az container start --resource-group demo --name hello
@@ -99,8 +99,21 @@ if [ -n "$addresses" ]; then
         --memory 0.1 --command-line "/bin/sleep 3600" --vnet lan --subnet in --query ipAddress.ip --output tsv |
         grep '^10\.66\.1\.'
     refused InUseSubnetCannotBeDeleted az network vnet delete --resource-group demo --name lan
+    az network nsg create --resource-group demo --name rules --output none
+    az network nsg rule create --resource-group demo --nsg-name rules --name web --priority 100 --direction Inbound \
+        --access Deny --protocol Tcp --destination-port-ranges 8080 --output none
+    az network vnet subnet update --resource-group demo --vnet-name lan --name in --network-security-group rules \
+        --output none
+    is web az network nsg show --resource-group demo --name rules --query 'securityRules[].name'
+    refused InUseNetworkSecurityGroupCannotBeDeleted az network nsg delete --resource-group demo --name rules
+    az network route-table create --resource-group demo --name table --output none
+    az network route-table route create --resource-group demo --route-table-name table --name away \
+        --address-prefix 10.50.0.0/16 --next-hop-type None --output none
+    az network vnet subnet update --resource-group demo --vnet-name lan --name in --route-table table --output none
     az container delete --resource-group demo --name inside --yes --output none
     az network vnet delete --resource-group demo --name lan
+    az network nsg delete --resource-group demo --name rules
+    az network route-table delete --resource-group demo --name table
 fi
 az container delete --resource-group demo --name hello --yes --output none
 az group delete --name demo --yes

@@ -168,8 +168,11 @@ impl Lifecycle {
                 Phase::Stopping { then, by } => self.advance_stop(then, by, out),
                 Phase::Destroying { then } => self.advance_destruction(then, out),
                 Phase::Repairing { until } => self.advance_repair(until),
-                Phase::New | Phase::Stopped | Phase::Succeeded | Phase::Failed | Phase::Deleted => {
-                }
+                Phase::Succeeded | Phase::Failed => self.advance_end(),
+                Phase::New | Phase::Stopped | Phase::Deleted => {}
+            }
+            if !matches!(self.phase, Phase::Succeeded | Phase::Failed) {
+                self.ended = None;
             }
             if (self.phase, self.sandbox) == before {
                 break;
@@ -202,9 +205,22 @@ impl Lifecycle {
                 _ => None,
             },
             Phase::Repairing { until } => Some(until),
-            Phase::New | Phase::Stopped | Phase::Succeeded | Phase::Failed | Phase::Deleted => None,
+            Phase::Succeeded | Phase::Failed => self.gone_by(),
+            Phase::New | Phase::Stopped | Phase::Deleted => None,
         };
         [provision_by, step].into_iter().flatten().min()
+    }
+
+    /// When a group that has ended is deleted.
+    fn gone_by(&self) -> Option<Timestamp> {
+        Some(self.ended? + self.plan.time_to_live?)
+    }
+
+    fn advance_end(&mut self) {
+        self.ended.get_or_insert(self.now);
+        if self.gone_by().is_some_and(|by| by <= self.now) {
+            self.bring_down(After::Delete);
+        }
     }
 
     fn start(&mut self) -> Result<()> {

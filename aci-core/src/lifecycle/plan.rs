@@ -202,6 +202,10 @@ pub struct Plan {
     /// because volumes are made of secret references, which are looked up anew with it.
     #[serde(default)]
     pub renews_volumes: bool,
+    /// How long the group stays after it has succeeded or failed; then it is deleted. Without one it
+    /// stays. One that was stopped stays in any case.
+    #[serde(default)]
+    pub time_to_live: Option<Duration>,
 }
 
 impl Plan {
@@ -222,13 +226,14 @@ impl Plan {
             back_off: BackOff::default(),
             provisioning_timeout: Self::DEFAULT_PROVISIONING_TIMEOUT,
             renews_volumes: false,
+            time_to_live: None,
         }
     }
 
     /// The plan of a document that was validated.
     ///
-    /// Grace period and back-off are the defaults, because a document cannot say them; change the
-    /// fields before use. `provisioningTimeoutInSeconds` (preview 2023-02-01) is kept to.
+    /// Grace period, back-off and time to live are the defaults, because a document cannot say them;
+    /// change the fields before use. `provisioningTimeoutInSeconds` (preview 2023-02-01) is kept to.
     #[must_use]
     pub fn from_group(group: &GroupRef, document: &ContainerGroup) -> Self {
         let properties = &document.properties;

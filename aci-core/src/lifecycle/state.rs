@@ -42,6 +42,9 @@ pub struct Lifecycle {
     pub(super) now: Timestamp,
     /// When the present deployment, restart or update began.
     pub(super) begun: Timestamp,
+    /// When the group succeeded or failed, while it is in that state.
+    #[serde(default)]
+    pub(super) ended: Option<Timestamp>,
 }
 
 /// The step of a group's life.
@@ -371,6 +374,7 @@ impl Lifecycle {
             events: EventLog::default(),
             now,
             begun: now,
+            ended: None,
         };
         lifecycle.renew_containers();
         lifecycle

@@ -98,7 +98,8 @@ impl Lifecycle {
         }
     }
 
-    /// Whether nothing is under way and nothing will happen without a command.
+    /// Whether nothing is under way and nothing will happen without a command, but for the deletion of
+    /// a group with a [`time_to_live`](Plan::time_to_live).
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         matches!(

@@ -164,7 +164,7 @@ async fn handled(
         .take(rates, subscription, route, front.engine.now())?;
     let body = body.take().unwrap_or_default();
     let content = call::content(&front.options, &parts, body).await?;
-    let handler = route.handler;
+    let (handler, changes) = (route.handler, route.need == Need::Write);
     let call = Call {
         front: Arc::clone(&front),
         parts,
@@ -175,7 +175,20 @@ async fn handled(
         principal,
         request_id,
     };
-    let mut response = match handler(call).await {
+    let mut handled = handler(call);
+    if changes {
+        // What was read whole is carried through, also when the client hangs up on the way.
+        let task = tokio::spawn(handled.in_current_span());
+        handled = async move {
+            let done = task.await;
+            done.unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(ArmError::internal()),
+            })
+        }
+        .boxed();
+    }
+    let mut response = match handled.await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(%error, "refused");

@@ -114,13 +114,23 @@ async fn named(
     Ok(names)
 }
 
+/// What the keys of what is noted of groups begin with.
+pub(crate) const META: &str = "group/";
+
 pub(crate) fn meta_key(group: &GroupRef) -> String {
     format!(
-        "group/{}/{}/{}",
+        "{META}{}/{}/{}",
         group.subscription(),
         group.resource_group(),
         group.name()
     )
+}
+
+/// The group that a key is of.
+pub(crate) fn of_meta_key(key: &str) -> Option<GroupRef> {
+    let mut parts = key.strip_prefix(META)?.split('/');
+    let group = GroupRef::new(parts.next()?, parts.next()?, parts.next()?);
+    parts.next().is_none().then_some(group)
 }
 
 impl Meta {
@@ -327,16 +337,18 @@ pub(crate) async fn create_or_update(
             resource_group.to_owned()
         }
     };
-    let document = profile::applied(front, document)?;
+    let (document, terms) = profile::applied(front, document)?;
     tags_fit(&document.tags)?;
     let identities = named(front, &key, &document).await?;
     let _networks = network::present(front, &document).await?;
+    // What is noted of a group that went by itself is not of this one.
+    let before = front.engine.get(&key).ok();
+    let before = before.and_then(|_| Meta::of(front, &key));
     let group = front
         .engine
-        .create_or_update_as(key.clone(), document)
+        .create_or_update_with(key.clone(), document, terms)
         .await?;
     let now = front.engine.now();
-    let before = Meta::of(front, &key);
     let mut meta = Meta::changed(before, &resource_group, by, now);
     meta.identities = identities;
     let subject = Subject::Provision(key.clone());

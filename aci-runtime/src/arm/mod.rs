@@ -79,8 +79,9 @@
 //! - Virtual networks are made if the host implements [`NetworkAdmin`], and are
 //!   kept and answered only where it does not. Storage accounts and identities have no effect by
 //!   themselves. `listKeys` answers keys that no storage service knows.
-//! - A group from a profile may set environment variables besides config maps. A profile's
-//!   `shutdownGracePeriod` and `timeToLive` are kept and answered, and have no effect.
+//! - A group from a profile may set environment variables besides config maps. Its profile's
+//!   `shutdownGracePeriod` is the time between the stop signal and the kill, and `timeToLive` after
+//!   it has succeeded or failed it is deleted.
 //! - A PATCH of a profile changes its tags.
 //! - `$filter` knows the type of a resource only.
 //! - nGroups, sandbox groups and standby pools are not there.
@@ -122,7 +123,6 @@ mod shape;
 mod tests;
 
 use std::fmt;
-use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -134,6 +134,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::Engine;
 use crate::identity::IdentityProvider;
+use crate::turns::{Turn, Turns};
 
 pub use auth::{Access, Authorizer, Closed, Need, Principal, danger};
 pub use call::Connection;
@@ -171,18 +172,14 @@ pub(crate) struct Front {
     pub(crate) networking: Arc<tokio::sync::RwLock<()>>,
     /// Operations that were begun.
     pub(crate) begun: AtomicU64,
-    /// Changes of one resource happen one after the other; unrelated ones may wait for each other,
-    /// too, but not for long.
-    turns: [tokio::sync::Mutex<()>; 64],
+    /// Changes of one resource happen one after the other.
+    turns: Turns,
 }
 
 impl Front {
     /// Waits until nobody else changes the resource of this key.
-    pub(crate) async fn turn(&self, key: &str) -> tokio::sync::MutexGuard<'_, ()> {
-        let mut hasher = std::hash::DefaultHasher::new();
-        key.to_lowercase().hash(&mut hasher);
-        let at = usize::try_from(hasher.finish() % 64).unwrap_or_default();
-        self.turns[at].lock().await
+    pub(crate) async fn turn(&self, key: &str) -> Turn {
+        self.turns.take(key.to_lowercase()).await
     }
 }
 
@@ -298,7 +295,7 @@ impl ArmApiBuilder {
             identities: self.identities,
             networking: Arc::default(),
             begun: AtomicU64::new(0),
-            turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
+            turns: Turns::default(),
         });
         if let Some(every) = front.options.measure_every {
             front.monitor.start(&front.engine, every);

@@ -202,6 +202,11 @@ impl Front {
                 Some(_) => {}
             }
         }
+        // What is noted of groups that went by themselves, when their time to live was over.
+        for key in self.records.keys(groups::META) {
+            let gone = groups::of_meta_key(&key).is_some_and(|g| self.engine.get(g).is_err());
+            old.extend(gone.then(|| Change::remove(&key)));
+        }
         if old.is_empty() {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aci_core::document::{self, SecretMode, WriteOptions};
 use aci_core::model::{
@@ -18,6 +19,7 @@ use super::error::{ArmError, ArmResult};
 use super::records::Change;
 use super::route::{Route, Versions};
 use super::{Front, groups, page, reply, scope, shape};
+use crate::Terms;
 
 macro_rules! one {
     ($rest:literal) => {
@@ -382,9 +384,12 @@ pub(crate) fn short(front: &Front, subscription: &str, resource_group: &str) -> 
 ///
 /// # Errors
 /// The profile or its revision is not there; a container that the profile has not.
-pub(crate) fn applied(front: &Front, mut group: ContainerGroup) -> ArmResult<ContainerGroup> {
+pub(crate) fn applied(
+    front: &Front,
+    mut group: ContainerGroup,
+) -> ArmResult<(ContainerGroup, Terms)> {
     let Some(reference) = group.properties.container_group_profile.clone() else {
-        return Ok(group);
+        return Ok((group, Terms::default()));
     };
     let target = "properties.containerGroupProfile";
     let invalid = |message: String| {
@@ -416,6 +421,10 @@ pub(crate) fn applied(front: &Front, mut group: ContainerGroup) -> ArmResult<Con
         ))
     })?;
     let from = profile.properties;
+    let terms = Terms {
+        grace: from.shutdown_grace_period.as_deref().and_then(duration),
+        time_to_live: from.time_to_live.as_deref().and_then(duration),
+    };
     let own: &mut ContainerGroupProperties = &mut group.properties;
     let given = std::mem::replace(&mut own.containers, from.containers);
     for container in given {
@@ -469,5 +478,11 @@ pub(crate) fn applied(front: &Front, mut group: ContainerGroup) -> ArmResult<Con
     if group.zones.is_empty() {
         group.zones = profile.zones;
     }
-    Ok(group)
+    Ok((group, terms))
+}
+
+/// A duration of ISO 8601, which was judged when the profile was accepted.
+fn duration(text: &str) -> Option<Duration> {
+    let signed: jiff::SignedDuration = text.parse().ok()?;
+    signed.try_into().ok()
 }

@@ -4,6 +4,7 @@
 //! | type | effect here |
 //! |---|---|
 //! | `Microsoft.Network/virtualNetworks`, `.../subnets`, `.../virtualNetworkPeerings` | made by the host's [`NetworkAdmin`](super::network::NetworkAdmin), where it has one |
+//! | `Microsoft.Network/networkSecurityGroups`, `.../routeTables`, `.../natGateways`, `.../publicIPAddresses` | in force for the subnets that name them |
 //! | `Microsoft.Network/networkProfiles` | a name for groups' `networkProfile` |
 //! | `Microsoft.Storage/storageAccounts`, `.../fileServices/shares` | `listKeys` answers keys of its own |
 //! | `Microsoft.ManagedIdentity/userAssignedIdentities` | a name with ids of its own |
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use super::call::Call;
 use super::error::{ArmError, ArmResult};
+use super::network::rules;
 use super::records::Change;
 use super::route::Route;
 use super::{Front, groups, network, page, profile, reply, scope};
@@ -46,6 +48,30 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind {
         namespace: "Microsoft.Network",
         name: "virtualNetworks/virtualNetworkPeerings",
+    },
+    Kind {
+        namespace: "Microsoft.Network",
+        name: "networkSecurityGroups",
+    },
+    Kind {
+        namespace: "Microsoft.Network",
+        name: "networkSecurityGroups/securityRules",
+    },
+    Kind {
+        namespace: "Microsoft.Network",
+        name: "routeTables",
+    },
+    Kind {
+        namespace: "Microsoft.Network",
+        name: "routeTables/routes",
+    },
+    Kind {
+        namespace: "Microsoft.Network",
+        name: "natGateways",
+    },
+    Kind {
+        namespace: "Microsoft.Network",
+        name: "publicIPAddresses",
     },
     Kind {
         namespace: "Microsoft.Network",
@@ -104,6 +130,28 @@ pub(crate) fn key(id: &str) -> String {
 }
 
 impl Kept {
+    /// A resource that stands in the body of another one.
+    pub(crate) fn inner(
+        front: &Front,
+        kind: &str,
+        id: &str,
+        name: &str,
+        mut properties: Map<String, Value>,
+    ) -> Self {
+        properties.insert("provisioningState".to_owned(), json!("Succeeded"));
+        Self {
+            id: id.to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            location: None,
+            tags: BTreeMap::new(),
+            properties: Value::Object(properties),
+            extra: Map::new(),
+            keys: Vec::new(),
+            created: front.engine.now(),
+        }
+    }
+
     pub(crate) fn value(&self) -> Value {
         let mut value = json!({
             "id": self.id,
@@ -154,6 +202,12 @@ pub(crate) fn routes() -> Vec<Route> {
         "Microsoft.Network" "virtualNetworks" "Microsoft.Network/virtualNetworks/{name1}" "Microsoft.Network/virtualNetworks";
         "Microsoft.Network" "virtualNetworks/subnets" "Microsoft.Network/virtualNetworks/{name1}/subnets/{name2}" "Microsoft.Network/virtualNetworks/{name1}/subnets";
         "Microsoft.Network" "virtualNetworks/virtualNetworkPeerings" "Microsoft.Network/virtualNetworks/{name1}/virtualNetworkPeerings/{name2}" "Microsoft.Network/virtualNetworks/{name1}/virtualNetworkPeerings";
+        "Microsoft.Network" "networkSecurityGroups" "Microsoft.Network/networkSecurityGroups/{name1}" "Microsoft.Network/networkSecurityGroups";
+        "Microsoft.Network" "networkSecurityGroups/securityRules" "Microsoft.Network/networkSecurityGroups/{name1}/securityRules/{name2}" "Microsoft.Network/networkSecurityGroups/{name1}/securityRules";
+        "Microsoft.Network" "routeTables" "Microsoft.Network/routeTables/{name1}" "Microsoft.Network/routeTables";
+        "Microsoft.Network" "routeTables/routes" "Microsoft.Network/routeTables/{name1}/routes/{name2}" "Microsoft.Network/routeTables/{name1}/routes";
+        "Microsoft.Network" "natGateways" "Microsoft.Network/natGateways/{name1}" "Microsoft.Network/natGateways";
+        "Microsoft.Network" "publicIPAddresses" "Microsoft.Network/publicIPAddresses/{name1}" "Microsoft.Network/publicIPAddresses";
         "Microsoft.Network" "networkProfiles" "Microsoft.Network/networkProfiles/{name1}" "Microsoft.Network/networkProfiles";
         "Microsoft.Storage" "storageAccounts" "Microsoft.Storage/storageAccounts/{name1}" "Microsoft.Storage/storageAccounts";
         "Microsoft.Storage" "storageAccounts/fileServices" "Microsoft.Storage/storageAccounts/{name1}/fileServices/{name2}" "Microsoft.Storage/storageAccounts/{name1}/fileServices";
@@ -251,6 +305,8 @@ fn shown(front: &Front, kept: &Kept) -> Value {
         let both = network::is_mutual(front, kept);
         let state = if both { "Connected" } else { "Initiated" };
         value["properties"]["peeringState"] = json!(state);
+    } else {
+        rules::show(front, kept, &mut value);
     }
     value
 }
@@ -361,17 +417,8 @@ pub(crate) async fn keep(
                         .cloned()
                         .unwrap_or_default();
                     let subnet_id = format!("{id}/subnets/{name}");
-                    let kept = Kept {
-                        kind: "Microsoft.Network/virtualNetworks/subnets".to_owned(),
-                        name: name.to_owned(),
-                        location: None,
-                        tags: BTreeMap::new(),
-                        properties: subnet_properties(front, inner)?,
-                        extra: Map::new(),
-                        keys: Vec::new(),
-                        created: front.engine.now(),
-                        id: subnet_id.clone(),
-                    };
+                    subnet_fits(&inner)?;
+                    let kept = Kept::inner(front, network::SUBNET, &subnet_id, name, inner);
                     changes.push(Change::put(&key(&subnet_id), &kept)?);
                 }
             }
@@ -385,37 +432,21 @@ pub(crate) async fn keep(
                         .target("properties.virtualNetworkPeerings"));
                 };
                 let peering_id = format!("{id}/virtualNetworkPeerings/{name}");
-                let kept = Kept {
-                    kind: network::PEERING.to_owned(),
-                    name: name.to_owned(),
-                    location: None,
-                    tags: BTreeMap::new(),
-                    properties: peering_properties(inner.clone())?,
-                    extra: Map::new(),
-                    keys: Vec::new(),
-                    created: front.engine.now(),
-                    id: peering_id.clone(),
-                };
+                peering_fits(inner)?;
+                let kept = Kept::inner(front, network::PEERING, &peering_id, name, inner.clone());
                 changes.push(Change::put(&key(&peering_id), &kept)?);
             }
             let prefixes = &properties
                 .get("addressSpace")
                 .map(|a| a["addressPrefixes"].clone());
             for prefix in prefixes.iter().filter_map(Value::as_array).flatten() {
-                prefix_fits(prefix)?;
+                self::prefix(prefix)?;
             }
         }
-        "virtualNetworks/subnets" => {
-            properties = match subnet_properties(front, std::mem::take(&mut properties))? {
-                Value::Object(properties) => properties,
-                _ => Map::new(),
-            };
-        }
-        "virtualNetworks/virtualNetworkPeerings" => {
-            properties = match peering_properties(std::mem::take(&mut properties))? {
-                Value::Object(properties) => properties,
-                _ => Map::new(),
-            };
+        "virtualNetworks/subnets" => subnet_fits(&properties)?,
+        "virtualNetworks/virtualNetworkPeerings" => peering_fits(&properties)?,
+        "networkSecurityGroups" | "routeTables" => {
+            changes.extend(rules::inner(front, kind.name, id, &mut properties)?);
         }
         "storageAccounts" => {
             let fits = (3..=24).contains(&name.len())
@@ -466,6 +497,8 @@ pub(crate) async fn keep(
         _ => {}
     }
     properties.insert("provisioningState".to_owned(), json!("Succeeded"));
+    let properties = Value::Object(properties);
+    rules::fits(&full, name, &properties)?;
     let own = [
         "id",
         "name",
@@ -492,7 +525,7 @@ pub(crate) async fn keep(
             location.or_else(|| Some(front.engine.options().location.clone()))
         },
         tags,
-        properties: Value::Object(properties),
+        properties,
         extra,
         keys,
         created: before.map_or_else(|| front.engine.now(), |b| b.created),
@@ -502,57 +535,40 @@ pub(crate) async fn keep(
     Ok(kept)
 }
 
-fn subnet_properties(front: &Front, mut properties: Map<String, Value>) -> ArmResult<Value> {
-    // Rules that somebody relies on are not just kept.
-    let rules = ["networkSecurityGroup", "routeTable", "natGateway"];
-    for rule in rules.iter().filter(|_| front.networks.is_some()) {
-        if properties.get(*rule).is_some_and(|v| !v.is_null()) {
-            return Err(ArmError::bad_request(
-                "NotSupported",
-                format!("This server makes subnets without '{rule}'."),
-            )
-            .target(format!("properties.{rule}")));
-        }
-    }
+fn subnet_fits(properties: &Map<String, Value>) -> ArmResult<()> {
     let many = properties.get("addressPrefixes").and_then(Value::as_array);
-    for prefix in properties
-        .get("addressPrefix")
-        .into_iter()
-        .chain(many.into_iter().flatten())
-    {
-        prefix_fits(prefix)?;
-    }
-    properties.insert("provisioningState".to_owned(), json!("Succeeded"));
-    Ok(Value::Object(properties))
+    let one = properties.get("addressPrefix").into_iter();
+    one.chain(many.into_iter().flatten())
+        .try_for_each(|text| prefix(text).map(drop))
 }
 
-fn peering_properties(mut properties: Map<String, Value>) -> ArmResult<Value> {
-    let remote = properties
-        .get("remoteVirtualNetwork")
-        .and_then(|r| r["id"].as_str());
-    if remote.is_none() {
-        return Err(ArmError::bad_request(
-            "InvalidRequestContent",
-            "A peering needs 'properties.remoteVirtualNetwork.id'.",
-        )
-        .target("properties.remoteVirtualNetwork"));
-    }
-    properties.insert("provisioningState".to_owned(), json!("Succeeded"));
-    Ok(Value::Object(properties))
-}
-
-fn prefix_fits(prefix: &Value) -> ArmResult<()> {
-    let text = prefix.as_str().unwrap_or_default();
-    if text.parse::<ipnet::IpNet>().is_ok() {
+fn peering_fits(properties: &Map<String, Value>) -> ArmResult<()> {
+    let remote = properties.get("remoteVirtualNetwork");
+    if remote.is_some_and(|r| r["id"].is_string()) {
         return Ok(());
     }
-    let shown: String = text.chars().take(60).collect();
     Err(ArmError::bad_request(
-        "InvalidCIDRNotation",
-        format!(
-            "The address prefix '{shown}' is not formatted correctly. It should follow CIDR notation, for example 10.0.0.0/24."
-        ),
-    ))
+        "InvalidRequestContent",
+        "A peering needs 'properties.remoteVirtualNetwork.id'.",
+    )
+    .target("properties.remoteVirtualNetwork"))
+}
+
+/// Reads a range.
+///
+/// # Errors
+/// `InvalidCIDRNotation`.
+pub(crate) fn prefix(value: &Value) -> ArmResult<ipnet::IpNet> {
+    let text = value.as_str().unwrap_or_default();
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(60).collect();
+        ArmError::bad_request(
+            "InvalidCIDRNotation",
+            format!(
+                "The address prefix '{shown}' is not formatted correctly. It should follow CIDR notation, for example 10.0.0.0/24."
+            ),
+        )
+    })
 }
 
 /// A key of 64 random bytes, as storage accounts have.

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::admission::Before;
 use super::notice::Notice;
 use super::scope::{Scope, until};
-use super::{Shared, act, closed, guard, lock, meter};
+use super::{Shared, Terms, act, closed, guard, lock, meter};
 
 /// How long to wait before a record that could not be written is tried again.
 pub(crate) const JOURNAL_RETRY: Duration = Duration::from_millis(500);
@@ -70,7 +70,7 @@ pub(crate) enum Message {
 pub(crate) enum Wish {
     Do(Command),
     /// A document in place of the present one.
-    Put(Box<ContainerGroup>),
+    Put(Box<ContainerGroup>, Terms),
     /// Other tags.
     Tags(BTreeMap<String, String>),
 }
@@ -385,21 +385,36 @@ impl Actor {
             }
             Wish::Do(Command::Start) if self.record.lifecycle.has_ended() => {
                 let document = self.record.document.clone();
-                self.deploy(document, Command::Start, place)
+                let plan = self.record.lifecycle.plan();
+                let terms = Terms {
+                    grace: Some(plan.grace),
+                    time_to_live: plan.time_to_live,
+                };
+                self.deploy(document, terms, Command::Start, place)
             }
             // It waits for its turn already.
             Wish::Do(Command::Start) if self.record.lifecycle.is_new() => Ok(Vec::new()),
             Wish::Do(command) => self.record.lifecycle.command(command, now),
-            Wish::Put(document) => self.put(*document, place),
+            Wish::Put(document, terms) => self.put(*document, terms, place),
         }
     }
 
-    fn put(&mut self, document: ContainerGroup, place: &mut Option<Before>) -> Result<Vec<Action>> {
-        let plan = self.shared.plan(&self.record.group, &document);
+    fn put(
+        &mut self,
+        document: ContainerGroup,
+        terms: Terms,
+        place: &mut Option<Before>,
+    ) -> Result<Vec<Action>> {
+        let plan = self.shared.plan(&self.record.group, &document, terms);
         let lifecycle = &self.record.lifecycle;
         if lifecycle.has_ended() || lifecycle.is_new() {
             let new_sandbox = true;
-            return self.deploy(document, Command::Update { plan, new_sandbox }, place);
+            return self.deploy(
+                document,
+                terms,
+                Command::Update { plan, new_sandbox },
+                place,
+            );
         }
         let command = match update_kind(&self.record.document, &document)? {
             UpdateKind::None | UpdateKind::InPlaceTagsOnly => None,
@@ -417,6 +432,7 @@ impl Actor {
     fn deploy(
         &mut self,
         document: ContainerGroup,
+        terms: Terms,
         command: Command,
         place: &mut Option<Before>,
     ) -> Result<Vec<Action>> {
@@ -424,7 +440,7 @@ impl Actor {
         self.shared.open("group.start")?;
         let (admitted, before) = lock(&self.shared.seats).enter(&group, &document)?;
         *place = Some(before);
-        let plan = self.shared.plan(&group, &document);
+        let plan = self.shared.plan(&group, &document, terms);
         self.record.document = document;
         if admitted {
             self.record.lifecycle.command(command, now)

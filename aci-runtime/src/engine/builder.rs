@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::Seats;
 use super::{Engine, EngineOptions, LastHandle, Shared};
+use crate::turns::Turns;
 
 /// Puts an [`Engine`] together.
 #[derive(Clone, Debug, Default)]
@@ -132,6 +133,7 @@ impl EngineBuilder {
             members: Mutex::default(),
             seats: Mutex::new(Seats::new(capacity, self.options.clone())),
             accepting: Arc::default(),
+            turns: Turns::default(),
             options: self.options,
         });
         // Whatever happens below, no task outlives a build that did not come to its end.

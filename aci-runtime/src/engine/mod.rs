@@ -24,6 +24,7 @@ mod tls;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aci_core::bill::Rate;
 use aci_core::contract::{
@@ -45,6 +46,8 @@ use tracing::Instrument;
 
 use actor::{Actor, JOURNAL_RETRY, Member, Message, Wish};
 use admission::Seats;
+
+use crate::turns::{Turn, Turns};
 
 pub use builder::EngineBuilder;
 #[cfg(feature = "arm-api")]
@@ -82,6 +85,34 @@ pub enum Shutdown {
     StopGroups,
 }
 
+/// What holds for a group that its document cannot say. In Azure a container group profile can.
+///
+/// It holds from one [`Engine::create_or_update_with`] to the next, over restarts and new starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Terms {
+    /// From the polite stop signal to the kill, in place of [`EngineOptions::grace`].
+    pub grace: Option<Duration>,
+    /// How long the group stays after it has succeeded or failed; then it is deleted.
+    pub time_to_live: Option<Duration>,
+}
+
+impl Terms {
+    /// Sets the grace period.
+    #[must_use]
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// Sets the time to live.
+    #[must_use]
+    pub const fn time_to_live(mut self, time: Duration) -> Self {
+        self.time_to_live = Some(time);
+        self
+    }
+}
+
 /// How much of a host is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -112,8 +143,10 @@ pub(crate) struct Shared {
     notices: Mutex<Option<broadcast::Sender<Notice>>>,
     members: Mutex<BTreeMap<GroupRef, Member>>,
     seats: Mutex<Seats>,
-    /// Held while a group is created, so that two of one name cannot both be new.
-    accepting: Arc<tokio::sync::Mutex<()>>,
+    /// Read while a group is created, written by the shutdown.
+    accepting: Arc<tokio::sync::RwLock<()>>,
+    /// Two groups of one name cannot both be new, and two cannot both get one label.
+    turns: Turns,
 }
 
 impl fmt::Debug for Shared {
@@ -191,7 +224,7 @@ impl Shared {
                 erased = guard::caught("store.remove", self.store.remove(group)) => erased,
                 () = end.cancelled() => return false,
             };
-            meter::journal(erased.is_ok(), std::time::Duration::ZERO);
+            meter::journal(erased.is_ok(), Duration::ZERO);
             let Err(error) = erased else {
                 return true;
             };
@@ -341,11 +374,28 @@ impl Engine {
     ///
     /// # Cancel safety
     /// The group was accepted as a whole or not at all; [`Engine::get`] tells.
-    #[tracing::instrument(skip_all, fields(group = %group))]
     pub async fn create_or_update_as(
         &self,
         group: GroupRef,
+        document: ContainerGroup,
+    ) -> Result<Group> {
+        self.create_or_update_with(group, document, Terms::default())
+            .await
+    }
+
+    /// As [`Engine::create_or_update_as`], with what a document cannot say.
+    ///
+    /// # Errors
+    /// As [`Engine::create_or_update_as`].
+    ///
+    /// # Cancel safety
+    /// As [`Engine::create_or_update_as`].
+    #[tracing::instrument(skip_all, fields(group = %group))]
+    pub async fn create_or_update_with(
+        &self,
+        group: GroupRef,
         mut document: ContainerGroup,
+        terms: Terms,
     ) -> Result<Group> {
         let shared = &self.shared;
         shared.open("group.create")?;
@@ -361,7 +411,9 @@ impl Engine {
         let (shared, task_group) = (Arc::clone(shared), group.clone());
         let tracker = shared.tracker.clone();
         let accepted = tracker
-            .spawn(async move { shared.accept(task_group, document).await }.in_current_span())
+            .spawn(
+                async move { shared.accept(task_group, document, terms).await }.in_current_span(),
+            )
             .await;
         match accepted {
             Ok(member) => Ok(Group::new(Arc::clone(&self.shared), group, member?)),
@@ -529,12 +581,12 @@ impl Engine {
         let shared = &self.shared;
         shared.closing.cancel();
         // What is being accepted now is accepted or refused before the list is made.
-        drop(shared.accepting.lock().await);
+        drop(shared.accepting.write().await);
         let mut late = Vec::new();
         // After an earlier call that came so far, groups are stopped or were to be left.
         if how == Shutdown::StopGroups && !shared.stop.is_cancelled() {
             let groups = self.list();
-            let limit = shared.options.grace + std::time::Duration::from_secs(60);
+            let limit = shared.options.grace + Duration::from_secs(60);
             let stops = groups.iter().map(|group| async move {
                 match guard::within(&*shared.clock, limit, group.stop()).await {
                     Some(Ok(())) => None,
@@ -568,18 +620,38 @@ impl Engine {
     }
 }
 
+/// What is held while a group is created.
+struct Accepting {
+    _open: tokio::sync::OwnedRwLockReadGuard<()>,
+    _name: Turn,
+}
+
 impl Shared {
-    /// Creates or updates, as one step against all others.
-    async fn accept(self: &Arc<Self>, group: GroupRef, document: ContainerGroup) -> Result<Member> {
-        let accepting = Arc::clone(&self.accepting).lock_owned().await;
+    /// Creates or updates, as one step against all others of the same name or label.
+    async fn accept(
+        self: &Arc<Self>,
+        group: GroupRef,
+        document: ContainerGroup,
+        terms: Terms,
+    ) -> Result<Member> {
+        let accepting = Accepting {
+            _open: Arc::clone(&self.accepting).read_owned().await,
+            _name: self.turn(format!("group/{group}")).await?,
+        };
         self.open("group.create")?;
+        // Held until the group has it, so that nobody else finds it free before.
+        let _label = match labelled(&group, &document) {
+            Some(name) => Some(self.turn(format!("label/{name}")).await?),
+            None => None,
+        };
         self.label_is_free(&group, &document)?;
         let Some(member) = self.member(&group) else {
-            return self.create(group, document, accepting).await;
+            return self.create(group, document, terms, accepting).await;
         };
         // A group that exists takes its wishes one after the other by itself.
         drop(accepting);
-        match member.ask(&group, Wish::Put(Box::new(document))).await {
+        let wish = Wish::Put(Box::new(document), terms);
+        match member.ask(&group, wish).await {
             Ok(()) => Ok(member),
             // It was deleted in this moment.
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::new(
@@ -594,6 +666,15 @@ impl Shared {
             .code("ContainerGroupTransitioning")
             .because(error)),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for a turn, unless the engine shuts down before.
+    async fn turn(&self, name: String) -> Result<Turn> {
+        tokio::select! {
+            biased;
+            turn = self.turns.take(name) => Ok(turn),
+            () = self.closing.cancelled() => Err(closed("group.create")),
         }
     }
 
@@ -626,11 +707,12 @@ impl Shared {
         self: &Arc<Self>,
         group: GroupRef,
         document: ContainerGroup,
-        accepting: tokio::sync::OwnedMutexGuard<()>,
+        terms: Terms,
+        accepting: Accepting,
     ) -> Result<Member> {
         let now = self.clock.now();
         let (admitted, _) = lock(&self.seats).enter(&group, &document)?;
-        let mut lifecycle = Lifecycle::new(self.plan(&group, &document), now);
+        let mut lifecycle = Lifecycle::new(self.plan(&group, &document, terms), now);
         let first = if admitted {
             lifecycle.command(Command::Start, now)
         } else {
@@ -668,9 +750,10 @@ impl Shared {
         }
     }
 
-    pub(crate) fn plan(&self, group: &GroupRef, document: &ContainerGroup) -> Plan {
+    pub(crate) fn plan(&self, group: &GroupRef, document: &ContainerGroup, terms: Terms) -> Plan {
         let mut plan = Plan::from_group(group, document);
-        plan.grace = self.options.grace;
+        plan.grace = terms.grace.unwrap_or(self.options.grace);
+        plan.time_to_live = terms.time_to_live;
         plan.back_off = self.options.back_off;
         plan
     }

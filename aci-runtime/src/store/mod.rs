@@ -9,13 +9,14 @@ mod key;
 mod seal;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use aci_core::contract::{GroupRecord, GroupStore, ResourceStore, ResourceWrite};
 use aci_core::error::{Applied, Error, ErrorKind, Result};
@@ -25,11 +26,11 @@ use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
     TableDefinition, TableError,
 };
-use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 pub use self::key::{JournalKey, KeySource};
 use self::seal::Sealer;
+use self::writer::{Queue, Write};
 
 /// Subscription, resource group and name to sealed record. Sorted as [`GroupRef`] sorts.
 const RECORDS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("records");
@@ -53,6 +54,8 @@ type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 ///
 /// A finished `put` or `remove` has been synced to the disk. After a crash of the program or the
 /// machine the journal holds every finished write and, of one that was on its way, all or nothing.
+/// Writes that come while the disk is busy share the next sync, so a crowd of writers does not
+/// stand in line for one sync each.
 /// One program at a time has it open; clones share it. The directory is made with mode 0700 if it
 /// is missing, the files have mode 0600.
 ///
@@ -70,9 +73,6 @@ type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 #[derive(Clone)]
 pub struct RedbStore {
     shared: Arc<Shared>,
-    /// Held while a write is on its way, also one whose caller has gone: writes happen in the order
-    /// of their calls.
-    order: Arc<Mutex<()>>,
 }
 
 struct Shared {
@@ -81,6 +81,7 @@ struct Shared {
     sealer: Sealer,
     /// `None` after an error until it is opened again.
     database: RwLock<Option<Database>>,
+    queue: Mutex<Queue>,
 }
 
 impl fmt::Debug for RedbStore {
@@ -173,26 +174,9 @@ impl RedbStore {
                 opener,
                 sealer,
                 database: RwLock::new(Some(database)),
+                queue: Mutex::default(),
             }),
-            order: Arc::default(),
         })
-    }
-
-    /// Writes in the background, in the order of the calls.
-    async fn write(
-        &self,
-        operation: &'static str,
-        on: impl fmt::Display,
-        write: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
-    ) -> Result<()> {
-        let turn = Arc::clone(&self.order).lock_owned().await;
-        let shared = Arc::clone(&self.shared);
-        let done = tokio::task::spawn_blocking(move || {
-            let done = write(&shared);
-            drop(turn);
-            done
-        });
-        joined(operation, done.await).map_err(|e| e.on(on))
     }
 
     async fn read<T: Send + 'static>(
@@ -245,17 +229,6 @@ impl Shared {
         })
     }
 
-    fn put(&self, record: &GroupRecord) -> Result<()> {
-        let sealed = self.sealer.seal(&record.group, &record.encode()?)?;
-        self.with("store.put", |database| {
-            let write = database.begin_write()?;
-            write
-                .open_table(RECORDS)?
-                .insert(key_of(&record.group), sealed.as_slice())?;
-            Ok(write.commit()?)
-        })
-    }
-
     fn get(&self, group: &GroupRef) -> Result<Option<GroupRecord>> {
         let sealed = self.with("store.get", |database| {
             let read = database.begin_read()?;
@@ -284,40 +257,6 @@ impl Shared {
             .iter()
             .map(|(group, sealed)| self.unseal("store.list", group, sealed))
             .collect()
-    }
-
-    fn remove(&self, group: &GroupRef) -> Result<()> {
-        self.with("store.remove", |database| {
-            let write = database.begin_write()?;
-            let known = write.open_table(RECORDS)?.remove(key_of(group))?.is_some();
-            if known {
-                write.commit()?;
-            } else {
-                write.abort()?;
-            }
-            Ok(())
-        })
-    }
-
-    fn apply(&self, writes: &[ResourceWrite]) -> Result<()> {
-        let mut sealed = Vec::with_capacity(writes.len());
-        for ResourceWrite { key, value } in writes {
-            let value = value.as_ref().map(|v| self.sealer.seal_resource(key, v));
-            sealed.push((key.as_str(), value.transpose()?));
-        }
-        self.with("store.apply", |database| {
-            let write = database.begin_write()?;
-            {
-                let mut table = write.open_table(RESOURCES)?;
-                for (key, value) in &sealed {
-                    match value {
-                        Some(value) => table.insert(*key, value.as_slice())?,
-                        None => table.remove(*key)?,
-                    };
-                }
-            }
-            Ok(write.commit()?)
-        })
     }
 
     fn load(&self) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
@@ -372,9 +311,8 @@ impl Shared {
 #[async_trait]
 impl GroupStore for RedbStore {
     async fn put(&self, record: &GroupRecord) -> Result<()> {
-        let copy = record.clone();
-        self.write("store.put", &record.group, move |shared| shared.put(&copy))
-            .await
+        let record = Box::new(record.clone());
+        self.shared.write(Write::Put(record)).await
     }
 
     async fn get(&self, group: &GroupRef) -> Result<Option<GroupRecord>> {
@@ -388,19 +326,14 @@ impl GroupStore for RedbStore {
     }
 
     async fn remove(&self, group: &GroupRef) -> Result<()> {
-        let copy = group.clone();
-        self.write("store.remove", group, move |shared| shared.remove(&copy))
-            .await
+        self.shared.write(Write::Remove(group.clone())).await
     }
 }
 
 #[async_trait]
 impl ResourceStore for RedbStore {
     async fn apply(&self, writes: &[ResourceWrite]) -> Result<()> {
-        let copy = writes.to_vec();
-        let first = writes.first().map_or("", |w| w.key.as_str()).to_owned();
-        self.write("store.apply", first, move |shared| shared.apply(&copy))
-            .await
+        self.shared.write(Write::Apply(writes.to_vec())).await
     }
 
     async fn load(&self) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {

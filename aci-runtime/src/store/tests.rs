@@ -3,6 +3,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Mutex as StdMutex;
 
 use aci_core::conformance::store::{self as suite, SECRET};
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use redb::StorageBackend;
 
 use super::*;
@@ -204,6 +206,9 @@ struct Platter {
     /// Every operation from this one on fails, as nothing works on a dead machine.
     dies_at: Option<u64>,
     full: bool,
+    /// Bytes beyond which it does not grow.
+    room: Option<u64>,
+    syncs: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -229,7 +234,8 @@ impl Disk {
     fn change(&self, change: Change) -> io::Result<()> {
         let mut disk = self.0.lock().unwrap();
         disk.alive()?;
-        if disk.full {
+        let too_long = |room| matches!(change, Change::Length(length) if length > room);
+        if disk.full || disk.room.is_some_and(too_long) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         change.apply(&mut disk.seen);
@@ -297,6 +303,7 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.0.lock().unwrap();
         disk.alive()?;
+        disk.syncs += 1;
         disk.synced = disk.seen.clone();
         disk.pending.clear();
         Ok(())
@@ -332,10 +339,42 @@ async fn work(store: &RedbStore) -> Expected {
     expected
 }
 
+/// As [`work`], by several at once, so that writes share transactions.
+async fn crowd(store: &RedbStore) -> Expected {
+    let mut expected = Expected::new();
+    for round in 0..4_usize {
+        let records = ["a", "b", "c", "d", "e"].map(|g| suite::record(&g.into(), round * 700));
+        let done = join_all(records.iter().map(|r| store.put(r))).await;
+        let died = done.iter().any(Result::is_err);
+        for (record, done) in records.into_iter().zip(done) {
+            let may = expected
+                .entry(record.group.clone())
+                .or_insert_with(|| vec![None]);
+            match done {
+                Ok(()) => *may = vec![Some(record)],
+                Err(_) => may.push(Some(record)),
+            }
+        }
+        if died {
+            break;
+        }
+    }
+    expected
+}
+
 /// The fault: the machine dies at the n-th operation on the disk. Of what was not synced then,
 /// nothing, everything, a first part, or any part has reached the disk.
 #[tokio::test]
 async fn every_finished_write_survives_a_crash_at_every_operation() {
+    survives(work).await;
+}
+
+#[tokio::test]
+async fn every_finished_write_of_a_crowd_survives_a_crash_at_every_operation() {
+    survives(crowd).await;
+}
+
+async fn survives(work: impl AsyncFn(&RedbStore) -> Expected) {
     let whole = Disk::default();
     let store = whole.store().unwrap();
     let made = whole.0.lock().unwrap().operations;
@@ -375,10 +414,62 @@ async fn every_finished_write_survives_a_crash_at_every_operation() {
                     found.map(|r| r.saved_logs["web"].len())
                 );
             }
-            again.put(&suite::record(&"d".into(), 10)).await.unwrap();
+            again.put(&suite::record(&"z".into(), 10)).await.unwrap();
         }
         drop(store);
     }
+}
+
+/// The fault: of 2,000 clients that wrote at once each waited for all syncs of those before it, so
+/// the last one waited for half a minute.
+#[tokio::test]
+async fn a_crowd_of_writers_shares_syncs() {
+    let disk = Disk::default();
+    let store = disk.store().unwrap();
+    let before = disk.0.lock().unwrap().syncs;
+    let records: Vec<_> = (0..500)
+        .map(|n| suite::record(&GroupRef::from(&format!("g{n}")), 100))
+        .collect();
+    for done in while_busy(&disk, records.iter().map(|r| store.put(r))).await {
+        done.unwrap();
+    }
+    let syncs = disk.0.lock().unwrap().syncs - before;
+    assert!(syncs < 50, "{syncs} syncs for 500 writes");
+    assert_eq!(store.list().await.unwrap().len(), 500);
+}
+
+/// Writes that all ask before the disk does anything.
+async fn while_busy<T>(disk: &Disk, writes: impl Iterator<Item: Future<Output = T>>) -> Vec<T> {
+    let mut writes = Box::pin(join_all(writes));
+    {
+        let _busy = disk.0.lock().unwrap();
+        assert!(writes.as_mut().now_or_never().is_none());
+    }
+    writes.await
+}
+
+/// The fault: a record that does not fit on the disk fails the writes that share its transaction.
+#[tokio::test]
+async fn a_write_that_does_not_fit_fails_alone() {
+    let disk = Disk::default();
+    let store = disk.store().unwrap();
+    // Leaves room within the file.
+    let [first, room] = ["first", "room"].map(GroupRef::from);
+    store.put(&suite::record(&room, 300_000)).await.unwrap();
+    store.put(&suite::record(&room, 0)).await.unwrap();
+    store.put(&suite::record(&first, 0)).await.unwrap();
+    {
+        let mut platter = disk.0.lock().unwrap();
+        platter.room = Some(platter.seen.len() as u64);
+    }
+    let records = [("a", 10), ("b", 4 << 20), ("c", 10)];
+    let records = records.map(|(name, length)| suite::record(&name.into(), length));
+    let done = while_busy(&disk, records.iter().map(|r| store.put(r))).await;
+    let done: Vec<_> = done.into_iter().map(|d| d.map_err(|e| e.kind())).collect();
+    assert_eq!(done, [Ok(()), Err(ErrorKind::Exhausted), Ok(())]);
+    let kept = store.list().await.unwrap();
+    let names: Vec<&str> = kept.iter().map(|r| r.group.name()).collect();
+    assert_eq!(names, ["a", "c", "first", "room"]);
 }
 
 /// The fault: the disk is full for a while. The old record stays, and the store works again when

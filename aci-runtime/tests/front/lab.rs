@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aci_core::contract::{GroupStore, ResourceStore};
 use aci_core::fake::{FakeHost, TokioClock};
-use aci_runtime::Engine;
 use aci_runtime::arm::access::{AccessControl, Grant, Role, RoleTable, StaticTokens};
 use aci_runtime::arm::{ArmApi, ArmOptions};
 use aci_runtime::server::{
     CertificateSource, ClientCertificates, Server, ServerOptions, Tls, TlsOptions,
 };
+use aci_runtime::{Engine, RedbStore};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
@@ -64,16 +65,36 @@ impl Lab {
     }
 
     pub async fn with(options: ServerOptions, clients: ClientCertificates) -> Self {
+        let host = FakeHost::new(Arc::new(TokioClock::new()));
         let dir = tempfile::tempdir().unwrap();
+        let store = host.store.clone();
+        Self::over(dir, host, store, options, clients).await
+    }
+
+    /// With a journal on disk.
+    pub async fn on_disk() -> Self {
+        let host = FakeHost::new(Arc::new(TokioClock::new()));
+        let dir = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(dir.path().join("journal")).unwrap();
+        let clients = ClientCertificates::NotAsked;
+        Self::over(dir, host, store, ServerOptions::default(), clients).await
+    }
+
+    async fn over<S: GroupStore + ResourceStore + Clone + 'static>(
+        dir: TempDir,
+        host: FakeHost,
+        store: S,
+        options: ServerOptions,
+        clients: ClientCertificates,
+    ) -> Self {
         let source = source(&dir, &["localhost", "127.0.0.1"]);
         let tls = Arc::new(Tls::open(tls_options(source).clients(clients)).unwrap());
-        let host = FakeHost::new(Arc::new(TokioClock::new()));
         let engine = Engine::builder()
             .isolation(host.isolation.clone())
             .images(host.images.clone())
             .network(host.network.clone())
             .volumes(host.volumes.clone())
-            .store(host.store.clone())
+            .store(store.clone())
             .options(aci_runtime::EngineOptions {
                 capacity: Some(aci_core::size::Capacity {
                     cpu: aci_core::size::Cpu::from_hundredths(10_000_000),
@@ -95,7 +116,7 @@ impl Lab {
         let mut front = ArmOptions::default();
         front.body_timeout = Duration::from_secs(2);
         let api = ArmApi::builder(engine.clone())
-            .store(host.store.clone())
+            .store(store)
             .authorizer(access)
             .options(front)
             .build()
@@ -166,7 +187,8 @@ impl Lab {
         self.engine.get(group).unwrap().running().await.unwrap();
     }
 
-    pub async fn end(self) {
+    /// Ends it, and hands over what is on disk.
+    pub async fn end(self) -> TempDir {
         self.stop.cancel();
         self.api.close().await;
         self.serving.await.unwrap();
@@ -174,6 +196,7 @@ impl Lab {
             .shutdown(aci_runtime::Shutdown::LeaveRunning)
             .await
             .unwrap();
+        self.dir
     }
 }
 

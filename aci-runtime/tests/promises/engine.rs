@@ -167,3 +167,30 @@ async fn a_slow_watcher_is_told_what_it_missed() {
     }
     assert!(matches!(last, Some(Notice::Deleted { .. })), "{last:?}");
 }
+
+/// All creations waited for each other's writes of the journal, so that of 2,000 at once the last
+/// was accepted after half a minute.
+#[tokio::test]
+async fn a_creation_whose_write_hangs_holds_up_its_own_name_only() {
+    let mut world = World::new();
+    let engine = world.open().await;
+    world.fault("store.put", Trigger::Nth(1), Fault::Hang);
+    let create = |name: &str| {
+        let (engine, document) = (engine.clone(), group(name, "Always", SLEEP, ""));
+        tokio::spawn(async move { engine.create_or_update(document).await })
+    };
+    let hanging = create("a");
+    world.run(1).await;
+    let same = create("a");
+    world.run(1).await;
+    world.up(&engine, group("b", "Always", SLEEP, "")).await;
+    world.run(60).await;
+    assert!(!hanging.is_finished() && !same.is_finished());
+    assert!(engine.get("a").is_err(), "it is not accepted");
+    let ended = world.drive(engine.shutdown(Shutdown::LeaveRunning)).await;
+    ended.unwrap();
+    for creation in [hanging, same] {
+        let error = world.drive(creation).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+    }
+}

@@ -115,6 +115,44 @@ fn a_container_that_survives_its_kill_does_not_hold_up_a_stop() {
 }
 
 #[test]
+fn a_group_with_a_time_to_live_is_deleted_so_long_after_its_end() {
+    for code in [0, 1] {
+        let mut mortal = plan(RestartPolicy::Never, &[], &["a"]);
+        mortal.time_to_live = Some(secs(60));
+        let mut sim = Sim::started(mortal);
+        sim.pass(secs(1_000));
+        sim.exit("a", code);
+        sim.pass(secs(59));
+        assert!(sim.life.has_ended() && !sim.life.is_deleted());
+        // What happens meanwhile does not put it off, and what starts it again does.
+        sim.command(Command::Stop);
+        let mut again = sim.clone();
+        sim.pass(secs(1));
+        assert!(sim.life.is_deleted());
+        assert_eq!(sim.count(|a| *a == Action::Forget), 1);
+        again.command(Command::Start);
+        again.run();
+        again.pass(secs(1_000));
+        assert_eq!(again.life.state(), GroupState::Running);
+        again.exit("a", code);
+        again.pass(secs(60));
+        assert!(again.life.is_deleted());
+    }
+}
+
+#[test]
+fn a_stopped_group_outlives_its_time_to_live() {
+    let mut mortal = plan(RestartPolicy::Always, &[], &["a"]);
+    mortal.time_to_live = Some(secs(0));
+    let mut sim = Sim::started(mortal);
+    sim.command(Command::Stop);
+    sim.run();
+    sim.pass(secs(1_000));
+    assert_eq!(sim.life.state(), GroupState::Stopped);
+    assert_eq!(sim.life.next_deadline(), None);
+}
+
+#[test]
 fn stop_has_no_effect_on_a_group_that_has_ended() {
     let mut sim = Sim::started(plan(RestartPolicy::Never, &[], &["a"]));
     sim.exit("a", 0);

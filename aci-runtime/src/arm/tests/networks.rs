@@ -151,7 +151,7 @@ async fn virtual_networks_are_made_by_the_host_and_stay_while_they_are_used() {
             "w",
             json!({"location": "local", "properties": {"subnets": [
                 {"name": "s", "properties": {"networkSecurityGroup": {"id": "x"}}}]}}),
-            "NotSupported",
+            "InvalidResourceReference",
         ),
     ] {
         let answer = put(&net(name), &body).await;
@@ -176,6 +176,138 @@ async fn virtual_networks_are_made_by_the_host_and_stay_while_they_are_used() {
     let gone = ask(&api, Method::DELETE, &net("n"), None).await;
     assert_eq!(gone.status, StatusCode::OK, "{}", gone.body);
     assert!(machine.last().is_empty());
+}
+
+fn rule(priority: u32, port: &str) -> Value {
+    json!({"priority": priority, "direction": "inbound", "access": "DENY", "protocol": "tcp",
+        "sourceAddressPrefix": "*", "sourcePortRange": "*",
+        "destinationAddressPrefixes": ["10.9.1.0/24", "VirtualNetwork"], "destinationPortRange": port})
+}
+
+/// What stands in the way of subnets' groups is what clients say, at every moment.
+#[tokio::test]
+async fn subnets_have_the_rules_routes_and_gateways_that_they_name() {
+    let (machine, host) = (
+        Machine::default(),
+        FakeHost::new(Arc::new(TokioClock::new())),
+    );
+    let api = with(&machine, &host).await;
+    let at = |path: &str| format!("{RG}/providers/Microsoft.Network/{path}?api-version=2023-04-01");
+    let id = |path: &str| json!({"id": format!("{RG}/providers/Microsoft.Network/{path}")});
+    let put = async |path: &str, body: Value| ask(&api, Method::PUT, &at(path), Some(body)).await;
+    let code = |answer: &Answer| answer.body["error"]["code"].as_str().unwrap().to_owned();
+    let group = json!({"location": "local", "properties": {
+        "securityRules": [{"name": "closed", "properties": rule(200, "8080")}]}});
+    let made = put("networkSecurityGroups/nsg", group).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+    let table = json!({"location": "local", "properties": {"routes": [
+        {"name": "away", "properties": {"addressPrefix": "10.50.0.0/16", "nextHopType": "none"}}]}});
+    put("routeTables/table", table).await;
+    put("publicIPAddresses/ip", json!({"location": "local"})).await;
+    let gateway = json!({"location": "local", "properties": {"publicIpAddresses": [id("publicIPAddresses/ip")]}});
+    put("natGateways/gw", gateway).await;
+
+    let subnet = json!({"name": "in", "properties": {"addressPrefix": "10.9.1.0/24",
+        "networkSecurityGroup": id("networkSecurityGroups/NSG"), "routeTable": id("routeTables/table"),
+        "natGateway": id("natGateways/gw")}});
+    let network = json!({"location": "local", "properties": {
+        "addressSpace": {"addressPrefixes": ["10.9.0.0/16"]}, "subnets": [subnet]}});
+    let refused = put("virtualNetworks/n", network.clone()).await;
+    assert_eq!(code(&refused), "NotSupported", "{}", refused.body);
+    let address = json!({"location": "local", "properties": {"ipAddress": "192.0.2.7"}});
+    put("publicIPAddresses/ip", address).await;
+    let made = put("virtualNetworks/n", network).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+    let now = || machine.last()[0].subnets[0].clone();
+    assert_eq!(
+        now().nat_gateway,
+        ["192.0.2.7".parse::<std::net::IpAddr>().unwrap()]
+    );
+    let table = now().route_table.unwrap();
+    assert_eq!(table.routes[0].next_hop, "None");
+    assert_eq!(table.routes[0].prefix.to_string(), "10.50.0.0/16");
+    let first = &now().security_group.unwrap().rules[0];
+    assert!(!first.allow && first.inbound && first.protocol == "Tcp");
+    assert_eq!(first.destination, ["10.9.1.0/24", "VirtualNetwork"]);
+    assert_eq!(first.destination_ports, ["8080"]);
+
+    // A rule that is added is in force at once; one that is wrong changes nothing.
+    let more = put(
+        "networkSecurityGroups/nsg/securityRules/more",
+        json!({"properties": rule(300, "1-2")}),
+    );
+    assert_eq!(more.await.status, StatusCode::CREATED);
+    assert_eq!(now().security_group.unwrap().rules.len(), 2);
+    for (field, value, wanted) in [
+        ("priority", json!(99), "SecurityRuleInvalidPriority"),
+        ("priority", json!(200), "SecurityRuleConflict"),
+        (
+            "destinationPortRange",
+            json!("9-8"),
+            "SecurityRuleInvalidPortRange",
+        ),
+        (
+            "sourceAddressPrefix",
+            json!("10.0.0.0/33"),
+            "SecurityRuleInvalidAddressPrefix",
+        ),
+        ("access", json!("maybe"), "InvalidRequestFormat"),
+        (
+            "sourceApplicationSecurityGroups",
+            json!([{"id": "x"}]),
+            "NotSupported",
+        ),
+    ] {
+        let mut wrong = rule(400, "80");
+        wrong[field] = value;
+        let wrong = put(
+            "networkSecurityGroups/nsg/securityRules/wrong",
+            json!({"properties": wrong}),
+        )
+        .await;
+        assert_eq!(code(&wrong), wanted, "{}", wrong.body);
+    }
+    assert_eq!(now().security_group.unwrap().rules.len(), 2);
+    let shown = ask(&api, Method::GET, &at("networkSecurityGroups/nsg"), None).await;
+    let shown = &shown.body["properties"];
+    assert_eq!(shown["securityRules"][1]["properties"]["priority"], 300);
+    assert!(
+        shown["subnets"][0]["id"]
+            .as_str()
+            .unwrap()
+            .ends_with("/subnets/in")
+    );
+
+    // What is in use stays; afterwards it goes.
+    for (path, wanted) in [
+        (
+            "networkSecurityGroups/nsg",
+            "InUseNetworkSecurityGroupCannotBeDeleted",
+        ),
+        ("routeTables/table", "InUseRouteTableCannotBeDeleted"),
+        ("natGateways/gw", "InUseNatGatewayCannotBeDeleted"),
+        ("publicIPAddresses/ip", "PublicIPAddressCannotBeDeleted"),
+    ] {
+        let kept = ask(&api, Method::DELETE, &at(path), None).await;
+        assert_eq!(code(&kept), wanted);
+    }
+    let bare = json!({"properties": {"addressPrefix": "10.9.1.0/24"}});
+    put("virtualNetworks/n/subnets/in", bare).await;
+    assert!(now().security_group.is_none() && now().nat_gateway.is_empty());
+    for path in [
+        "networkSecurityGroups/nsg",
+        "routeTables/table",
+        "natGateways/gw",
+        "publicIPAddresses/ip",
+    ] {
+        let gone = ask(&api, Method::DELETE, &at(path), None).await;
+        assert_eq!(gone.status, StatusCode::OK, "{}", gone.body);
+    }
+    let inner = at("networkSecurityGroups/nsg/securityRules/more");
+    assert_eq!(
+        ask(&api, Method::GET, &inner, None).await.status,
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aci_core::contract::ResourceStore as _;
 use aci_core::fake::{Fault, Faults, Trigger};
 use serde_json::json;
 
@@ -386,4 +387,102 @@ async fn a_group_in_transition_is_told_so() {
     assert_eq!(restarted.status, StatusCode::CONFLICT);
     let code = &restarted.body["error"]["code"];
     assert_eq!(code, "ContainerGroupTransitioning");
+}
+
+/// Time is simulated: what is measured is what the engine waited for.
+#[tokio::test(start_paused = true)]
+async fn groups_of_a_profile_keep_to_its_grace_period_and_time_to_live() {
+    let host = FakeHost::new(Arc::new(TokioClock::new()));
+    let engine = Engine::builder()
+        .isolation(host.isolation.clone())
+        .images(host.images.clone())
+        .network(host.network.clone())
+        .store(host.store.clone())
+        .clock(Arc::clone(&host.clock))
+        .build()
+        .await
+        .unwrap();
+    let builder = ArmApi::builder(engine).store(host.store.clone());
+    let api = builder.authorizer(danger::Everybody).build().await.unwrap();
+    let put = async |target: &str, body: Value| {
+        let answer = ask(&api, Method::PUT, &at(target), Some(body)).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+    };
+    let made = async |name: &str, command: Value, properties: Value| {
+        let mut profile = json!({"location": "local", "properties": {
+            "osType": "Linux", "restartPolicy": "Never",
+            "containers": [{"name": "app", "properties": {"image": "sh", "command": command,
+                "resources": {"requests": {"cpu": 0.1, "memoryInGB": 0.1}}}}]}});
+        for (field, value) in properties.as_object().unwrap() {
+            profile["properties"][field] = value.clone();
+        }
+        put(&format!("containerGroupProfiles/{name}"), profile).await;
+        let id =
+            format!("{RG}/providers/Microsoft.ContainerInstance/containerGroupProfiles/{name}");
+        let group =
+            json!({"location": "local", "properties": {"containerGroupProfile": {"id": id}}});
+        put(&format!("containerGroups/{name}"), group).await;
+        let subscription = aci_core::id::GroupRef::DEFAULT_SUBSCRIPTION;
+        let name = aci_core::id::GroupRef::new(subscription, "rg", name);
+        let group = api.front.engine.get(name).unwrap();
+        group.provisioned().await.unwrap();
+        group
+    };
+    let deaf = made(
+        "deaf",
+        json!(["ignore-term"]),
+        json!({"shutdownGracePeriod": "PT7S"}),
+    )
+    .await;
+    let begun = tokio::time::Instant::now();
+    deaf.stop().await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 7);
+
+    let short = made("short", json!(["true"]), json!({"timeToLive": "PT1H"})).await;
+    short.ended().await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let gone = short.wait_for(|_| false).await.unwrap_err();
+    assert_eq!(gone.kind(), aci_core::error::ErrorKind::NotFound);
+    assert_eq!(begun.elapsed().as_secs().div_ceil(60), 60);
+    let got = ask(&api, Method::GET, &at("containerGroups/short"), None).await;
+    assert_eq!(got.status, StatusCode::NOT_FOUND);
+    // The next program forgets what was noted of it, and of nobody else.
+    let engine = api.front.engine.clone();
+    let next = ArmApi::builder(engine).store(host.store.clone());
+    next.build().await.unwrap();
+    let kept = host.store.load().await.unwrap().into_iter();
+    let noted = kept.filter(|(key, _)| key.starts_with("group/"));
+    let noted: Vec<String> = noted.map(|(key, _)| key).collect();
+    assert!(
+        noted.len() == 1 && noted[0].ends_with("/rg/deaf"),
+        "{noted:?}"
+    );
+    // One of the same name is new, whatever is noted of the one that went by itself.
+    let again = json!({"location": "local", "properties": {"osType": "Linux",
+        "containers": [{"name": "app", "properties": {"image": "sh", "command": ["sleep", "60"],
+            "resources": {"requests": {"cpu": 0.1, "memoryInGB": 0.1}}}}]}});
+    put("containerGroups/short", again).await;
+    let got = ask(&api, Method::GET, &at("containerGroups/short"), None).await;
+    assert!(header(&got, "etag").ends_with("-1\""), "{:?}", got.headers);
+}
+
+/// The fault: a deletion was journaled, its client hung up, and nobody began with it until the next
+/// start of the program, which then deleted a group that nobody thought of any more.
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_is_carried_through_when_the_client_hangs_up() {
+    let faults = Faults::none();
+    let host = FakeHost::with_faults(Arc::new(TokioClock::new()), faults.clone());
+    let builder = builder(&host).await.authorizer(danger::Everybody);
+    let api = builder.build().await.unwrap();
+    let target = at("containerGroups/a");
+    let put = ask(&api, Method::PUT, &target, Some(document())).await;
+    assert_eq!(put.status, StatusCode::CREATED, "{}", put.body);
+    let slow = Fault::Delay(Duration::from_secs(2));
+    faults.on("store.apply", Trigger::Always, slow);
+    let deletion = ask(&api, Method::DELETE, &target, None);
+    let hung_up = tokio::time::timeout(Duration::from_secs(1), deletion).await;
+    assert!(hung_up.is_err());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let got = ask(&api, Method::GET, &target, None).await;
+    assert_eq!(got.status, StatusCode::NOT_FOUND, "{}", got.body);
 }

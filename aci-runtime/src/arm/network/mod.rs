@@ -1,14 +1,18 @@
 //! Virtual networks as clients describe them, and the contract of the host that makes them.
 //!
-//! The front keeps `Microsoft.Network/virtualNetworks` with their subnets and peerings. What they
-//! come to is a list of [`VirtualNetworkSpec`]; a host that can make networks implements
+//! The front keeps `Microsoft.Network/virtualNetworks` with their subnets and peerings, and what
+//! subnets name: network security groups, route tables and NAT gateways with public addresses. What
+//! they come to is a list of [`VirtualNetworkSpec`]; a host that can make networks implements
 //! [`NetworkAdmin`] and gives it to [`ArmApiBuilder::networks`](super::ArmApiBuilder::networks).
 //! Then a request is answered when the host has put the list in force, a group's `subnetIds` must
 //! name subnets that are there, and what groups use stays. Without it the resources are kept and
 //! answered only.
 
+pub(crate) mod rules;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aci_core::contract::ResourceStore;
@@ -24,6 +28,8 @@ use super::Front;
 use super::error::{ArmError, ArmResult};
 use super::records::{Change, Records};
 use super::resources::{self, Kept};
+
+pub use rules::{RouteSpec, RouteTableSpec, SecurityGroupSpec, SecurityRuleSpec};
 
 /// The type of virtual networks.
 pub(crate) const NETWORK: &str = "Microsoft.Network/virtualNetworks";
@@ -56,6 +62,13 @@ pub struct SubnetSpec {
     pub name: String,
     /// Its ranges, inside of those of its network.
     pub prefixes: Vec<IpNet>,
+    /// Its network security group.
+    pub security_group: Option<SecurityGroupSpec>,
+    /// Its route table.
+    pub route_table: Option<RouteTableSpec>,
+    /// The addresses of its NAT gateway; none: it has none. They are clients' words: whether the
+    /// host has them is for the host to say.
+    pub nat_gateway: Vec<IpAddr>,
 }
 
 /// Makes virtual networks: what a host implements that has them.
@@ -90,14 +103,15 @@ pub async fn journaled(store: impl ResourceStore + 'static) -> Result<Vec<Virtua
     Ok(specs(&kept(&records)))
 }
 
-/// The networks, subnets and peerings of the records, by key.
+/// The networks of the records, with all that belongs to them, by key.
 fn kept(records: &Records) -> BTreeMap<String, Kept> {
     let all = records.list::<Kept>(resources::ALL);
     all.into_iter().filter(|(_, k)| is_network(k)).collect()
 }
 
 fn is_network(kept: &Kept) -> bool {
-    [NETWORK, SUBNET, PEERING].contains(&kept.kind.as_str())
+    let kind = kept.kind.as_str();
+    [NETWORK, SUBNET, PEERING].contains(&kind) || rules::KINDS.contains(&kind)
 }
 
 fn ranges(value: &Value) -> Vec<IpNet> {
@@ -133,10 +147,16 @@ fn specs(kept: &BTreeMap<String, Kept>) -> Vec<VirtualNetworkSpec> {
             name: network.name.clone(),
             prefixes: ranges(&network.properties["addressSpace"]["addressPrefixes"]),
             subnets: below(network, SUBNET)
-                .map(|subnet| SubnetSpec {
-                    id: subnet.id.clone(),
-                    name: subnet.name.clone(),
-                    prefixes: subnet_ranges(&subnet.properties),
+                .map(|subnet| {
+                    let rules = rules::of(kept, subnet);
+                    SubnetSpec {
+                        id: subnet.id.clone(),
+                        name: subnet.name.clone(),
+                        prefixes: subnet_ranges(&subnet.properties),
+                        security_group: rules.security,
+                        route_table: rules.routes,
+                        nat_gateway: rules.nat,
+                    }
                 })
                 .collect(),
             peers: below(network, PEERING)
@@ -285,7 +305,7 @@ pub(crate) async fn present(
 pub(crate) async fn apply(front: &Arc<Front>, changes: Vec<Change>) -> ArmResult<()> {
     let touches = |change: &Change| {
         let key = change.key();
-        key.starts_with(resources::ALL) && key.contains("/virtualnetworks/")
+        key.starts_with(resources::ALL) && key.contains("/providers/microsoft.network/")
     };
     if !changes.iter().any(touches) {
         return Ok(front.records.apply(changes).await?);
@@ -299,9 +319,14 @@ async fn agreed(front: Arc<Front>, changes: Vec<Change>) -> ArmResult<()> {
     let _turn = Arc::clone(&front.networking).write_owned().await;
     let kept = kept(&front.records);
     let before = specs(&kept);
-    let after = specs(&changed(kept, &changes));
+    let all = changed(kept.clone(), &changes);
+    rules::hold(&kept, &all)?;
+    let after = specs(&all);
     fits(&after)?;
     unused(&front, &before, &after)?;
+    if front.networks.is_some() {
+        rules::have_addresses(&all)?;
+    }
     let host = front.networks.as_ref().filter(|_| before != after);
     let Some(host) = host else {
         return Ok(front.records.apply(changes).await?);
@@ -328,9 +353,11 @@ fn changed(mut kept: BTreeMap<String, Kept>, changes: &[Change]) -> BTreeMap<Str
 
 /// The host's refusal, by ARM's codes where it has none.
 fn refused(error: Error) -> ArmError {
-    let code = match error.kind() {
-        ErrorKind::Invalid => "InvalidRequestFormat",
-        ErrorKind::Conflict => "NetworkConflict",
+    let code = match (error.aci_code(), error.kind()) {
+        (Some(code), ErrorKind::Invalid | ErrorKind::Conflict) => code.to_owned(),
+        (None, ErrorKind::Invalid) => "InvalidRequestFormat".to_owned(),
+        (None, ErrorKind::Conflict) => "NetworkConflict".to_owned(),
+        (None, ErrorKind::Unsupported) => "NotSupported".to_owned(),
         _ => return error.into(),
     };
     let status = if error.kind() == ErrorKind::Conflict {
