@@ -21,12 +21,12 @@ const AGENT: nested::Program<'_> = nested::Program {
 postcard = { version = "1.1", default-features = false, features = ["alloc"] }
 rustix = { version = "1.1", features = ["event", "fs", "mount", "net", "param", "pipe", "process", "pty", "system", "termios", "thread", "time"] }
 serde = { version = "1", features = ["derive"] }
-zeroize = { version = "1.9", default-features = false, features = ["alloc"] }
-
-[lints.rust]
-unexpected_cfgs = { level = "warn", check-cfg = ["cfg(weaken)"] }"#,
-    // Deliberate holes for the tests of escapes.
-    cfg: ("CARGO_FEATURE_WEAKEN", "weaken"),
+zeroize = { version = "1.9", default-features = false, features = ["alloc"] }"#,
+    features: &[
+        // Deliberate holes for the tests of escapes.
+        ("weaken", ""),
+        ("cgroups-rs", r#"cgroups-rs = "0.5.1""#),
+    ],
     profile: r#"opt-level = "s"
 lto = true
 codegen-units = 1

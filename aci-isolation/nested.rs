@@ -4,8 +4,9 @@
 //! so that nothing is fetched that the workspace does not use already. It is linked statically with
 //! the C library of the gnu target (`+crt-static`): no further target or tool chain is needed.
 //!
-//! It is the same program whatever the profile and the features of the library, so it is built in
-//! one place of the target directory for all of them.
+//! It is the same program whatever the profile and most features of the library, so it is built in
+//! one place of the target directory for all of them, and in another one for each set of those
+//! features that it has as well.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,14 +25,25 @@ pub(crate) struct Program<'a> {
     pub(crate) sources: &'a [&'a str],
     /// The lines of its `[dependencies]`.
     pub(crate) dependencies: &'a str,
-    /// A variable, and what is set for conditional compilation where it is there.
-    pub(crate) cfg: (&'a str, &'a str),
+    /// Features that it shares with the crate that embeds it: a name, and a line of `[dependencies]`
+    /// that only a build with the feature has, so that others need not even know of what it needs.
+    pub(crate) features: &'a [(&'a str, &'a str)],
     /// The lines of its `[profile.release]`.
     pub(crate) profile: &'a str,
     /// The variable that names a program which was built elsewhere.
     pub(crate) prebuilt: &'a str,
     /// Where its bytes are put, below `OUT_DIR`.
     pub(crate) bytes: &'a str,
+}
+
+impl<'a> Program<'a> {
+    /// Its features that the crate that embeds it is built with.
+    fn chosen(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.features.iter().copied().filter(|(feature, _)| {
+            let name = feature.to_uppercase().replace('-', "_");
+            env::var_os(format!("CARGO_FEATURE_{name}")).is_some()
+        })
+    }
 }
 
 fn variable(name: &str) -> Outcome<PathBuf> {
@@ -56,8 +68,7 @@ pub(crate) fn build(program: &Program<'_>) -> Outcome<()> {
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
         return Err("this needs Linux: build for a linux target".to_owned());
     }
-    let weakened = !program.cfg.0.is_empty() && env::var_os(program.cfg.0).is_some();
-    let place = place(program, &out, weakened);
+    let place = place(program, &out);
     let package = place.join(format!("package-{:016x}", fnv(&here)));
     fs::create_dir_all(&package).map_err(|e| format!("{}: {e}", package.display()))?;
     // Until the bytes are copied: cargo's own lock is gone once it has built.
@@ -79,12 +90,7 @@ pub(crate) fn build(program: &Program<'_>) -> Outcome<()> {
     let target = env::var("TARGET").map_err(|e| e.to_string())?;
     let directory = place.join("target");
     // Without the network first; a registry is only asked if the lock file is not at hand.
-    let mut flags = "-Ctarget-feature=+crt-static".to_owned();
-    if weakened {
-        flags.push_str("\x1f--cfg\x1f");
-        flags.push_str(program.cfg.1);
-    }
-    let run = |offline| cargo(&package, &directory, &target, &flags, offline);
+    let run = |offline| cargo(&package, &directory, &target, offline);
     let offline = run(true)?;
     if let Err(first) = offline
         && let Err(second) = run(false)?
@@ -97,11 +103,12 @@ pub(crate) fn build(program: &Program<'_>) -> Outcome<()> {
 
 /// The directory below `target/nested` that every profile shares; `OUT_DIR`, which is
 /// `target/<profile>/build/<package>/out`, if cargo arranges it in another way.
-fn place(program: &Program<'_>, out: &Path, weakened: bool) -> PathBuf {
-    let name = match weakened {
-        true => format!("{}-{}", program.name, program.cfg.1),
-        false => program.name.to_owned(),
-    };
+fn place(program: &Program<'_>, out: &Path) -> PathBuf {
+    let mut name = program.name.to_owned();
+    for (feature, _) in program.chosen() {
+        name.push('-');
+        name.push_str(feature);
+    }
     let above: Vec<&Path> = out.ancestors().collect();
     match above.get(2).zip(above.get(4)) {
         Some((build, target)) if build.ends_with("build") => target.join("nested").join(name),
@@ -141,6 +148,13 @@ fn manifest(program: &Program<'_>, here: &Path) -> String {
         profile,
         ..
     } = program;
+    let known: String = program
+        .features
+        .iter()
+        .map(|(feature, _)| format!("{feature} = []\n"))
+        .collect();
+    let (chosen, further): (Vec<_>, Vec<_>) = program.chosen().unzip();
+    let further = further.join("\n");
     format!(
         r#"[package]
 name = "{name}"
@@ -154,9 +168,12 @@ publish = false
 name = "{name}"
 path = {main:?}
 
+[features]
+default = {chosen:?}
+{known}
 [dependencies]
 {dependencies}
-
+{further}
 [profile.release]
 {profile}
 "#
@@ -168,7 +185,6 @@ fn cargo(
     package: &Path,
     directory: &Path,
     target: &str,
-    flags: &str,
     offline: bool,
 ) -> Outcome<Result<(), String>> {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
@@ -179,7 +195,7 @@ fn cargo(
         .arg(package.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(directory)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags);
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
     for name in [
         "RUSTFLAGS",
         "RUSTC_WRAPPER",

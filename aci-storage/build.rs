@@ -19,7 +19,7 @@ serde_json = "1"
 smb2 = { version = "0.39", default-features = false, features = ["tokio"] }
 tokio = { version = "1", features = ["io-util", "macros", "net", "rt-multi-thread", "signal", "sync", "time"] }
 zeroize = "1.9""#,
-    cfg: ("", ""),
+    features: &[],
     profile: r#"panic = "abort"
 strip = true
 debug = false"#,

@@ -108,6 +108,15 @@ fn start(host: &OwnedFd) -> Result<(), Failure> {
             ),
         ));
     }
+    if let Some(plan) = &boot.cgroup
+        && !tree::has_driver(plan.driver)
+    {
+        return Err(Failure::new(
+            Kind::Unsupported,
+            "the agent was built without the driver of cgroups that was chosen",
+        )
+        .hint("ACI_AGENT must name an agent that was built with the same features"));
+    }
     weak::set(boot.holes);
     let _ = rustix::process::setsid();
     sys::reset_signals();
@@ -206,7 +215,8 @@ fn in_agents_cgroup(plan: Option<&CgroupPlan>, namespaces: i32) -> Result<Forked
     loop {
         let joined = plan.map_or(Ok(None), |plan| {
             tree::create(plan, tree::AGENTS, &Bounds::default(), true, false)?;
-            tree::join(plan, tree::AGENTS)
+            let door = tree::door(plan, tree::AGENTS)?;
+            door.join().map(|()| Some(door))
         });
         let gone = |error: &io::Error| {
             let gone = error.kind() == io::ErrorKind::NotFound
@@ -216,8 +226,8 @@ fn in_agents_cgroup(plan: Option<&CgroupPlan>, namespaces: i32) -> Result<Forked
         match joined {
             Err(error) if gone(&error) => {}
             Err(error) => return Err(what()(error)),
-            Ok(directory) => match sys::clone(namespaces, directory.as_ref().map(AsFd::as_fd)) {
-                Err(error) if directory.is_some() && gone(&error) => {}
+            Ok(door) => match sys::clone(namespaces, tree::birth(door.as_ref())) {
+                Err(error) if door.is_some() && gone(&error) => {}
                 Err(error) => return Err(explain_namespaces(error)),
                 Ok(forked) => return Ok(forked),
             },

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::cgroup::meter::Meter;
+use crate::cgroup::tree::Door;
 use crate::init::Handles;
 use crate::log::{Lines, Log};
 use crate::protocol::{Exit, Failure, Start, Status, Usage};
@@ -51,9 +52,8 @@ pub(crate) struct Container {
     pub(crate) init: Option<Init>,
     pub(crate) handles: Option<Handles>,
     pub(crate) meter: Option<Meter>,
-    /// The v2 directory to start processes in, and `tasks` of the v1 directories.
-    pub(crate) cgroup: Option<OwnedFd>,
-    pub(crate) procs: Vec<OwnedFd>,
+    /// The way into its cgroup.
+    pub(crate) door: Option<Door>,
     pub(crate) main: Option<u64>,
     /// Whether a container that waited for its program got one.
     pub(crate) had_main: bool,

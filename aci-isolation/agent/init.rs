@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 
+use crate::cgroup::tree::Door;
 use crate::protocol::{Failure, Kind, socket};
 use crate::root::{self, Recipe};
 use crate::{holes, process, sys, users, weak};
@@ -16,8 +17,8 @@ use crate::{holes, process, sys, users, weak};
 /// What the agent leaves to the init besides the recipe.
 pub(crate) struct Cradle<'a> {
     pub(crate) recipe: Recipe<'a>,
-    /// [`tree::JOIN_V1`](crate::cgroup::tree::JOIN_V1) of the container in each v1 hierarchy.
-    pub(crate) cgroups: &'a [OwnedFd],
+    /// The way into the container's cgroup.
+    pub(crate) door: Option<&'a Door>,
     /// A socket: takes [`READY`] with the root's and /proc's descriptors, or a failure.
     pub(crate) ready: OwnedFd,
     /// A pipe's reading end: one byte is a signal for all; its end is the end.
@@ -71,7 +72,7 @@ fn set_up(cradle: &Cradle<'_>) -> Result<Vec<OwnedFd>, Failure> {
         .mounts
         .iter()
         .map(|(tree, _, _)| tree.as_raw_fd())
-        .chain(cradle.cgroups.iter().map(AsRawFd::as_raw_fd))
+        .chain(cradle.door.into_iter().flat_map(Door::descriptors))
         .chain([
             cradle.recipe.shm.as_raw_fd(),
             cradle.ready.as_raw_fd(),
@@ -81,8 +82,9 @@ fn set_up(cradle: &Cradle<'_>) -> Result<Vec<OwnedFd>, Failure> {
         .collect();
     sys::close_except(&mut keep).map_err(|error| internal("closing descriptors", error))?;
     sys::die_with_parent().map_err(|error| internal("tying to the agent", error))?;
-    for file in cradle.cgroups {
-        rustix::io::write(file, b"0").map_err(root::failed("joining the container's cgroup"))?;
+    if let Some(door) = cradle.door {
+        door.join()
+            .map_err(|error| internal("joining the container's cgroup", error))?;
     }
     if !weak::is(holes::CGROUPS) {
         sys::unshare(libc::CLONE_NEWCGROUP)

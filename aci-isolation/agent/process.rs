@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
+use crate::cgroup::tree::Door;
 use crate::protocol::{Failure, Hidden, Kind, Program, Rights};
 use crate::init::Handles;
 use crate::user::{self, User};
@@ -33,8 +34,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) handles: &'a Handles,
     /// The sandbox's user namespace, if the agent is outside of it.
     pub(crate) inside: Option<&'a OwnedFd>,
-    /// [`tree::JOIN_V1`](crate::cgroup::tree::JOIN_V1) of the container in each v1 hierarchy.
-    pub(crate) cgroups: &'a [OwnedFd],
+    /// The way into the container's cgroup.
+    pub(crate) door: Option<&'a Door>,
     pub(crate) program: &'a Program,
     pub(crate) env: &'a [Hidden],
     pub(crate) rights: &'a Rights,
@@ -80,8 +81,8 @@ fn prepare(birth: &Birth<'_>) -> Result<Never, Failure> {
     sys::signals_of_a_program();
     let leaked = weak::is(holes::LEAKS)
         .then(|| rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()));
-    for file in birth.cgroups {
-        rustix::io::write(file, b"0").map_err(root::failed("joining the container's cgroup"))?;
+    if let Some(door) = birth.door {
+        door.join().map_err(io_failure("joining the container's cgroup"))?;
     }
     sys::setns(&birth.handles.cgroups, libc::CLONE_NEWCGROUP)
         .and_then(|()| sys::setns(&birth.handles.mounts, libc::CLONE_NEWNS))

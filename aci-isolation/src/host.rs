@@ -10,7 +10,8 @@ use aci_core::error::{Error, ErrorKind, Result};
 
 use crate::cgroup::{layout, tree};
 use crate::devices::{self, Gate};
-use crate::protocol::{CgroupPlan, Users};
+use crate::options::CgroupDriver;
+use crate::protocol::{CgroupPlan, Driver, Users};
 
 const PROBE: &str = "namespaces.new";
 
@@ -24,7 +25,8 @@ pub(crate) struct Host {
 
 impl Host {
     /// Looks at the machine.
-    pub(crate) fn probe(parent: &str) -> Result<Self> {
+    pub(crate) fn probe(parent: &str, driver: CgroupDriver) -> Result<Self> {
+        let driver = self::driver(driver)?;
         let mut missing = Vec::new();
         if !Path::new("/proc/self/ns/pid").exists() {
             return Err(Error::new(
@@ -40,7 +42,10 @@ impl Host {
         } else {
             user_mapping(&mut missing)?
         };
-        let cgroup = cgroups(parent, root, &mut missing)?;
+        let mut cgroup = cgroups(parent, root, &mut missing)?;
+        if let Some(plan) = &mut cgroup {
+            plan.driver = driver;
+        }
         Ok(Self {
             users,
             cgroup,
@@ -79,6 +84,23 @@ impl Host {
             missing: self.missing.clone(),
         }
     }
+}
+
+/// The driver of cgroups, if it was built in.
+fn driver(driver: CgroupDriver) -> Result<Driver> {
+    let driver = match driver {
+        CgroupDriver::Files => Driver::Files,
+        CgroupDriver::CgroupsRs => Driver::CgroupsRs,
+    };
+    if tree::has_driver(driver) {
+        return Ok(driver);
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        PROBE,
+        "this program was built without cgroups-rs",
+    )
+    .hint("build aci-isolation with the feature 'cgroups-rs', or leave NamespacesOptions::cgroup_driver out"))
 }
 
 fn number(path: &str) -> Option<u64> {
@@ -417,6 +439,20 @@ pub(crate) fn make_state_dir(directory: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A driver is there or refused in words; it is never another one in silence.
+    #[test]
+    fn a_driver_that_was_not_built_is_refused() {
+        assert_eq!(driver(CgroupDriver::Files).unwrap(), Driver::Files);
+        let outcome = driver(CgroupDriver::CgroupsRs);
+        if cfg!(feature = "cgroups-rs") {
+            assert_eq!(outcome.unwrap(), Driver::CgroupsRs);
+        } else {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.chain().contains("cgroups-rs"), "{}", error.chain());
+        }
+    }
 
     #[test]
     fn ranges_are_found_by_name_or_number() {

@@ -11,6 +11,7 @@ use aci_core::contract::{ContainerStats, Pressure};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::cgroup::meter::{Meter, Reading};
+use crate::cgroup::tree;
 use crate::procfs;
 use crate::protocol::CgroupPlan;
 
@@ -121,7 +122,7 @@ fn add(state: &mut State, plan: &CgroupPlan, sandbox: &str, name: &str) {
     let Some(open) = &mut state.open else {
         return;
     };
-    match Meter::open(plan, &format!("{sandbox}/{name}")) {
+    match tree::meter(plan, &format!("{sandbox}/{name}")) {
         Some(meter) => {
             open.containers.insert(name.to_owned(), meter);
         }

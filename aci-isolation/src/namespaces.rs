@@ -70,10 +70,10 @@ impl Namespaces {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] or [`ErrorKind::PermissionDenied`] with the switch to flip if
-    /// sandboxes cannot be made here; [`ErrorKind::Conflict`] if another program has the state
+    /// sandboxes cannot be made here, or with the feature that an option needs; [`ErrorKind::Conflict`] if another program has the state
     /// directory; [`ErrorKind::Internal`] if it cannot be made or is another user's.
     pub fn new(options: NamespacesOptions) -> Result<Self> {
-        let mut host = Host::probe(&options.cgroup_parent)?;
+        let mut host = Host::probe(&options.cgroup_parent, options.cgroup_driver)?;
         let directory = match options.state_dir {
             Some(directory) => directory,
             None => host::default_state_dir(),

@@ -8,6 +8,18 @@ use aci_core::model::GpuSku;
 
 use crate::ranges;
 
+/// Who makes cgroups. All make the same ones, so that sandboxes of one can be adopted with another.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// This crate itself, by the kernel's files.
+    #[default]
+    Files,
+    /// The crate `cgroups-rs`, if the feature of this name is on. Slower in all that it does; see
+    /// the crate's documentation.
+    CgroupsRs,
+}
+
 /// How [`Namespaces`](crate::Namespaces) are set up; `Default` fits most hosts.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
@@ -19,6 +31,8 @@ pub struct NamespacesOptions {
     /// The cgroup below which sandboxes are made, relative to the root of each hierarchy; `aci` by
     /// default.
     pub cgroup_parent: String,
+    /// Who makes cgroups; this crate itself by default.
+    pub cgroup_driver: CgroupDriver,
     /// As root, the host's user ids that user namespaces of sandboxes are made of, `user_count` for
     /// each sandbox. By default 524288 to 1878982655, which systemd sets aside for containers. `None`
     /// makes no user namespaces: user 0 inside is then user 0 outside. Without root this is of no
@@ -60,6 +74,7 @@ impl Default for NamespacesOptions {
         Self {
             state_dir: None,
             cgroup_parent: "aci".to_owned(),
+            cgroup_driver: CgroupDriver::default(),
             // https://systemd.io/UIDS-GIDS: "Container UID ranges".
             user_ids: Some(0x0008_0000..0x6FFF_0000),
             user_count: ranges::COUNT,
@@ -87,6 +102,13 @@ impl NamespacesOptions {
     #[must_use]
     pub fn cgroup_parent(mut self, parent: impl Into<String>) -> Self {
         self.cgroup_parent = parent.into();
+        self
+    }
+
+    /// With cgroups made by another implementation.
+    #[must_use]
+    pub const fn cgroup_driver(mut self, driver: CgroupDriver) -> Self {
+        self.cgroup_driver = driver;
         self
     }
 

@@ -56,3 +56,9 @@ async fn as_this_user() {
 fn as_an_ordinary_user() {
     again_without_root(&["as_this_user"]);
 }
+
+#[cfg(feature = "cgroups-rs")]
+#[test]
+fn by_cgroups_rs() {
+    again_by_cgroups_rs(&[]);
+}

@@ -184,3 +184,38 @@ async fn statistics_grow_with_use() {
 fn without_root() {
     again_without_root(&["statistics_grow_with_use"]);
 }
+
+/// The agent itself asks the crate: what the kernel refuses comes back in its words.
+#[cfg(feature = "cgroups-rs")]
+#[tokio::test]
+async fn the_agent_asks_cgroups_rs() {
+    let driver = aci_isolation::CgroupDriver::CgroupsRs;
+    let Some(bench) = bench_with(|options| options.cgroup_driver(driver)) else {
+        return;
+    };
+    let group = spec(Vec::new());
+    let id = group.id.to_string();
+    let limits = Limits {
+        cpu_max: Some(50),
+        ..Limits::default()
+    };
+    let sandbox = bench.isolation.create(SandboxSpec { limits, ..group });
+    let sandbox = sandbox.await.unwrap();
+    if bench.cgroup_file(&id, &["cpu.cfs_quota_us"]).is_none() {
+        println!("SKIPPED: version 2 refuses no quota above that of the group");
+        return;
+    }
+    let mut web = bench.container("web", &["sleep", "1000"]);
+    web.limits.cpu_max = Some(100);
+    let error = sandbox.start(web).await.unwrap_err().chain();
+    let words = "unable to write to a control group file cpu.cfs_quota_us, value 100000";
+    assert!(error.contains(words), "{error}");
+    sandbox.destroy().await.unwrap();
+    bench.assert_clean();
+}
+
+#[cfg(feature = "cgroups-rs")]
+#[test]
+fn by_cgroups_rs() {
+    again_by_cgroups_rs(&[]);
+}

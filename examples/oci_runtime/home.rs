@@ -13,7 +13,6 @@ use aci_core::error::ErrorKind;
 use aci_core::id::SandboxId;
 use aci_isolation::{Namespaces, NamespacesOptions};
 use anyhow::{Context as _, Result, bail, ensure};
-use oci_spec::runtime::ContainerState;
 use serde::{Deserialize, Serialize};
 
 /// The one container of a sandbox.
@@ -22,6 +21,27 @@ pub(crate) const CONTAINER: &str = "main";
 pub(crate) const OCI_VERSION: &str = "1.0.2";
 /// How long another call of this program is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a container does: the specification's words, and `paused`, which it leaves to runtimes and
+/// runc has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
 
 /// The directory of the program's state: `--root`.
 #[derive(Clone, Debug)]
@@ -123,17 +143,31 @@ impl Home {
         save(&self.of(id)?.join("started"), b"")
     }
 
+    /// Takes note that a container was paused, or goes on.
+    pub(crate) fn mark_paused(&self, id: &str, paused: bool) -> Result<()> {
+        let mark = self.of(id)?.join("paused");
+        if paused {
+            return save(&mark, b"");
+        }
+        match fs::remove_file(&mark) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| mark.display().to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A container's state and, unless it is lost, its sandbox.
     pub(crate) async fn look(
         &self,
         isolation: &Namespaces,
         id: &str,
         record: &Record,
-    ) -> Result<(ContainerState, Option<Arc<dyn Sandbox>>)> {
+    ) -> Result<(Status, Option<Arc<dyn Sandbox>>)> {
         let sandbox = match isolation.adopt(&record.sandbox).await {
             Ok(sandbox) => sandbox,
             Err(error) if matches!(error.kind(), ErrorKind::Lost | ErrorKind::NotFound) => {
-                return Ok((ContainerState::Stopped, None));
+                return Ok((Status::Stopped, None));
             }
             Err(error) => return Err(error.into()),
         };
@@ -145,13 +179,15 @@ impl Home {
         let state = if running && !record.attended() {
             // As with every runtime, a container ends with the process that stands for it.
             sandbox.signal(CONTAINER, Signal::KILL, true).await?;
-            ContainerState::Stopped
+            Status::Stopped
         } else if !running {
-            ContainerState::Stopped
+            Status::Stopped
+        } else if self.of(id)?.join("paused").exists() {
+            Status::Paused
         } else if self.of(id)?.join("started").exists() {
-            ContainerState::Running
+            Status::Running
         } else {
-            ContainerState::Created
+            Status::Created
         };
         Ok((state, Some(sandbox)))
     }

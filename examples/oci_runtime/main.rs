@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use aci_core::contract::{ContainerSpec, Isolation as _, Sandbox as _, SandboxSpec, Signal};
+use aci_core::contract::{ContainerSpec, Isolation as _, Sandbox, SandboxSpec, Signal};
 use aci_core::id::SandboxId;
 use aci_core::time::Timestamp;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,7 +21,7 @@ use oci_spec::runtime::{
     Process, SeccompBuilder, StateBuilder,
 };
 
-use crate::home::{CONTAINER, Home, OCI_VERSION, Record};
+use crate::home::{CONTAINER, Home, OCI_VERSION, Record, Status};
 
 #[derive(Parser)]
 #[command(version, about = "Runs OCI bundles in sandboxes of aci-isolation")]
@@ -82,6 +82,10 @@ enum Call {
         force: bool,
         id: String,
     },
+    /// Stops all processes of a container in their course.
+    Pause { id: String },
+    /// Lets the processes of a paused container go on.
+    Resume { id: String },
     /// Runs a further process in a container.
     Exec(Exec),
     /// Says what this runtime can do.
@@ -191,6 +195,8 @@ fn call(cli: &Cli) -> Result<u8> {
         Call::State { id } => state(&home, id).map(|()| 0),
         Call::Kill { all, id, signal } => kill(&home, id, signal, *all).map(|()| 0),
         Call::Delete { force, id } => delete(&home, id, *force).map(|()| 0),
+        Call::Pause { id } => pause(&home, id).map(|()| 0),
+        Call::Resume { id } => resume(&home, id).map(|()| 0),
         Call::Exec(exec) => self::exec(&home, exec),
         Call::Features => features().map(|()| 0),
         Call::Attend { id } => attend::container(&home, id),
@@ -325,22 +331,60 @@ fn run(home: &Home, bundle: &Bundle, detach: bool) -> Result<u8> {
 fn state(home: &Home, id: &str) -> Result<()> {
     let record = home.record(id)?;
     let (status, _) = block_on(async { home.look(&home.isolation()?, id, &record).await })?;
-    let pid = if status == ContainerState::Stopped {
-        0
-    } else {
-        record.pid
+    // The specification's states are the ones that its types know.
+    let (known, pid) = match status {
+        Status::Stopped => (ContainerState::Stopped, 0),
+        Status::Created => (ContainerState::Created, record.pid),
+        Status::Running | Status::Paused => (ContainerState::Running, record.pid),
     };
     let mut state = StateBuilder::default()
         .version(OCI_VERSION)
         .id(id)
-        .status(status)
+        .status(known)
         .pid(pid)
         .bundle(record.bundle);
     if let Some(annotations) = record.annotations {
         state = state.annotations(annotations);
     }
-    println!("{}", serde_json::to_string_pretty(&state.build()?)?);
+    let mut state = serde_json::to_value(state.build()?)?;
+    state["status"] = status.to_string().into();
+    println!("{}", serde_json::to_string_pretty(&state)?);
     Ok(())
+}
+
+/// Freezes the container's cgroup.
+fn pause(home: &Home, id: &str) -> Result<()> {
+    let record = home.record(id)?;
+    block_on(async {
+        match home.look(&home.isolation()?, id, &record).await? {
+            (Status::Created | Status::Running, Some(sandbox)) => {
+                // Noted first: what is frozen and not known to be would hang who asks for an exec.
+                home.mark_paused(id, true)?;
+                let frozen = sandbox.freeze(true).await;
+                if frozen.is_err() {
+                    let _ = sandbox.freeze(false).await;
+                    home.mark_paused(id, false)?;
+                }
+                Ok(frozen?)
+            }
+            (status, _) => bail!("cannot pause a container in the state {status}"),
+        }
+    })
+}
+
+fn resume(home: &Home, id: &str) -> Result<()> {
+    let record = home.record(id)?;
+    block_on(async {
+        match home.look(&home.isolation()?, id, &record).await? {
+            (Status::Paused, Some(sandbox)) => thaw(home, id, &*sandbox).await,
+            (status, _) => bail!("container not paused: {status}"),
+        }
+    })
+}
+
+async fn thaw(home: &Home, id: &str, sandbox: &dyn Sandbox) -> Result<()> {
+    sandbox.freeze(false).await?;
+    home.mark_paused(id, false)
 }
 
 fn kill(home: &Home, id: &str, signal: &str, all: bool) -> Result<()> {
@@ -349,10 +393,16 @@ fn kill(home: &Home, id: &str, signal: &str, all: bool) -> Result<()> {
     block_on(async {
         let isolation = home.isolation()?;
         match home.look(&isolation, id, &record).await? {
-            (ContainerState::Running, Some(sandbox)) => {
-                Ok(sandbox.signal(CONTAINER, signal, all).await?)
+            (Status::Running, Some(sandbox)) => Ok(sandbox.signal(CONTAINER, signal, all).await?),
+            (Status::Paused, Some(sandbox)) => {
+                sandbox.signal(CONTAINER, signal, all).await?;
+                // On cgroup v1 what is frozen does not even die; other signals wait.
+                if signal == Signal::KILL {
+                    thaw(home, id, &*sandbox).await?;
+                }
+                Ok(())
             }
-            (ContainerState::Created, Some(sandbox)) => {
+            (Status::Created, Some(sandbox)) => {
                 // The program that it was meant for does not exist yet: the deadly ones end what
                 // waits for it.
                 if matches!(signal.number(), 1 | 2 | 3 | 9 | 15) {
@@ -381,7 +431,7 @@ fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
         let isolation = home.isolation()?;
         let (status, _) = home.look(&isolation, id, &record).await?;
         ensure!(
-            force || status == ContainerState::Stopped,
+            force || status == Status::Stopped,
             "cannot delete container {id} that is not stopped: {status}"
         );
         isolation.remove(&record.sandbox).await?;
@@ -400,7 +450,13 @@ fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
 
 fn exec(home: &Home, exec: &Exec) -> Result<u8> {
     let directory = home.of(&exec.id)?;
-    home.record(&exec.id)?;
+    let record = home.record(&exec.id)?;
+    let (status, _) = block_on(async { home.look(&home.isolation()?, &exec.id, &record).await })?;
+    // It would stop before its first instruction.
+    ensure!(
+        status != Status::Paused,
+        "cannot exec in a paused container"
+    );
     let from = match &exec.process {
         Some(path) => path.clone(),
         None => directory.join("process.json"),

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const PROGRAMS: [&str; 10] = [
-    "sh", "echo", "cat", "id", "sleep", "tty", "ls", "true", "grep", "stty",
+const PROGRAMS: [&str; 11] = [
+    "sh", "echo", "cat", "id", "sleep", "tty", "ls", "true", "grep", "stty", "mv",
 ];
 
 /// The example beside this test's executable, built by the same command.
@@ -315,6 +315,130 @@ fn processes_are_run_told_and_ended() {
     place.works(&["delete", "four"]);
 }
 
+/// OCI's own schemas, from Debian's package golang-github-opencontainers-specs-dev.
+const SCHEMAS: &str = "/usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema";
+
+/// One of OCI's schemas, with the files that it refers to taken in.
+fn schema(name: &str) -> jsonschema::Validator {
+    let mut files = serde_json::Map::new();
+    let mut wanted = vec![name.to_owned()];
+    while let Some(file) = wanted.pop() {
+        if !files.contains_key(&file) {
+            let text = std::fs::read_to_string(Path::new(SCHEMAS).join(&file))
+                .expect("Debian package golang-github-opencontainers-specs-dev");
+            let mut schema = serde_json::from_str(&text).unwrap();
+            take_in(&mut schema, &file, &mut wanted);
+            files.insert(file, schema);
+        }
+    }
+    let root = json!({"allOf": [{"$ref": format!("#/files/{name}")}], "files": files});
+    jsonschema::draft4::new(&root).unwrap()
+}
+
+/// Makes references to files ones within a document, and notes the files.
+fn take_in(value: &mut Value, file: &str, wanted: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                match inner.as_str().and_then(|target| target.split_once('#')) {
+                    Some((other, place)) if key == "$ref" => {
+                        let other = if other.is_empty() { file } else { other };
+                        wanted.push(other.to_owned());
+                        *inner = format!("#/files/{other}{place}").into();
+                    }
+                    _ => take_in(inner, file, wanted),
+                }
+            }
+        }
+        Value::Array(items) => {
+            for inner in items {
+                take_in(inner, file, wanted);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The bundles of these tests and what `state` says of them are as OCI's own schemas have it.
+#[test]
+fn bundles_and_states_are_those_of_the_specification() {
+    if !root_or_skip() {
+        return;
+    }
+    let check = |validator: &jsonschema::Validator, value: &Value| {
+        let faults: Vec<String> = validator
+            .iter_errors(value)
+            .map(|fault| format!("{}: {fault}", fault.instance_path()))
+            .collect();
+        assert!(faults.is_empty(), "{faults:#?}\n{value:#}");
+    };
+    let (config, state) = (schema("config-schema.json"), schema("state-schema.json"));
+    // A schema that lets everything pass would show nothing.
+    assert!(
+        !state
+            .is_valid(&json!({"ociVersion": "1.0.2", "id": "x", "status": "gone", "bundle": "/"}))
+    );
+    assert!(
+        !config.is_valid(&json!({"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": 5}]}}))
+    );
+    let place = Place::new();
+    place.bundle(&["sleep", "100"], |_| {});
+    let text = std::fs::read_to_string(place.path("config.json")).unwrap();
+    check(&config, &serde_json::from_str(&text).unwrap());
+    place.create("seven");
+    check(&state, &place.state("seven"));
+    place.works(&["start", "seven"]);
+    check(&state, &place.state("seven"));
+    place.works(&["kill", "seven", "KILL"]);
+    wait_for("the end", || place.status("seven") == "stopped");
+    check(&state, &place.state("seven"));
+    place.works(&["delete", "seven"]);
+}
+
+/// What a container has counted to in a file.
+fn count(place: &Place) -> u64 {
+    let text = std::fs::read_to_string(place.path("rootfs/count")).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i > /new; mv /new /count; sleep 0.01; done";
+
+/// A paused container does nothing until it is resumed, and dies when it is killed.
+#[test]
+fn containers_are_paused_and_resumed() {
+    if !root_or_skip() {
+        return;
+    }
+    let place = Place::new();
+    place.bundle(&["sh", "-c", COUNT], |_| {});
+    place.create("five");
+    place.fails(&["resume", "five"], "not paused");
+    place.works(&["start", "five"]);
+    wait_for("its work", || count(&place) > 3);
+    place.works(&["pause", "five"]);
+    assert_eq!(place.status("five"), "paused");
+    let reached = count(&place);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(count(&place), reached, "it went on");
+    place.fails(&["exec", "five", "true"], "paused");
+    place.fails(&["pause", "five"], "paused");
+    place.fails(&["delete", "five"], "not stopped");
+    place.works(&["resume", "five"]);
+    assert_eq!(place.status("five"), "running");
+    wait_for("more of its work", || count(&place) > reached);
+    place.works(&["pause", "five"]);
+    place.works(&["kill", "five", "KILL"]);
+    wait_for("the end", || place.status("five") == "stopped");
+    place.works(&["delete", "five"]);
+
+    // One that is paused is removed by force.
+    place.create("six");
+    place.works(&["start", "six"]);
+    place.works(&["pause", "six"]);
+    place.works(&["delete", "--force", "six"]);
+    place.fails(&["state", "six"], "does not exist");
+}
+
 fn runs(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
@@ -422,7 +546,7 @@ impl Drop for Podman {
     }
 }
 
-/// Debian's podman runs containers with this runtime: output, exit codes, input, terminal, exec,
+/// Debian's podman runs containers with this runtime: output, exit codes, input, terminal, exec, pause,
 /// stop and removal.
 #[test]
 fn podman_runs_containers_with_it() {
@@ -481,6 +605,14 @@ fn podman_runs_containers_with_it() {
     assert_eq!(inside, "0\n");
     let bad = output(&mut podman.command(&["exec", name, "sh", "-c", "exit 9"]));
     assert_eq!(bad.status.code(), Some(9), "{}", text(&bad).1);
+    let status = ["inspect", "--format", "{{.State.Status}}", name];
+    podman.works(&["pause", name]);
+    assert_eq!(podman.works(&status), "paused\n");
+    let held = output(&mut podman.command(&["exec", name, "true"]));
+    assert!(!held.status.success());
+    podman.works(&["unpause", name]);
+    assert_eq!(podman.works(&status), "running\n");
+    podman.works(&["exec", name, "true"]);
     podman.works(&["stop", "--time", "20", name]);
     assert_eq!(
         podman.works(&[
@@ -582,7 +714,7 @@ impl Drop for Containerd {
     }
 }
 
-/// Debian's containerd runs containers with this runtime by its own shim: output, exit codes, exec,
+/// Debian's containerd runs containers with this runtime by its own shim: output, exit codes, exec, pause,
 /// kill and removal.
 #[test]
 fn containerd_runs_containers_with_it() {
@@ -606,6 +738,10 @@ fn containerd_runs_containers_with_it() {
     assert!(containerd.works(&["task", "ls"]).contains("RUNNING"));
     let inside = ["task", "exec", "--exec-id", "e", "stays", "/bin/echo", "in"];
     assert_eq!(containerd.works(&inside), "in\n");
+    containerd.works(&["task", "pause", "stays"]);
+    assert!(containerd.works(&["task", "ls"]).contains("PAUSED"));
+    containerd.works(&["task", "resume", "stays"]);
+    assert!(containerd.works(&["task", "ls"]).contains("RUNNING"));
     containerd.works(&["task", "kill", "--signal", "KILL", "stays"]);
     wait_for("the end", || {
         containerd.works(&["task", "ls"]).contains("STOPPED")

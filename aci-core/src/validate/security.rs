@@ -1,5 +1,7 @@
 //! Security contexts.
 
+use serde_json::Value;
+
 use crate::model::SecurityContext;
 
 use super::check::{Check, Path, base64, shown};
@@ -48,6 +50,30 @@ const CAPABILITIES: [&str; 41] = [
     "SYS_TTY_CONFIG",
     "SYSLOG",
     "WAKE_ALARM",
+];
+
+/// What may happen with a system call (OCI runtime specification, `linux.seccomp`).
+const ACTIONS: [&str; 9] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+/// How an argument of a system call may be compared.
+const COMPARISONS: [&str; 7] = [
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
 ];
 
 pub(super) fn check(check: &mut Check<'_>) {
@@ -117,17 +143,10 @@ pub(super) fn context(check: &mut Check<'_>, of: &str, context: &SecurityContext
     }
     if let Some(profile) = &context.seccomp_profile {
         let fault = match base64(profile) {
-            None => Some("is not base64 encoded"),
-            Some(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
-                Ok(json)
-                    if json
-                        .get("defaultAction")
-                        .is_some_and(serde_json::Value::is_string) =>
-                {
-                    None
-                }
-                Ok(_) => Some("has no 'defaultAction'"),
-                Err(_) => Some("is not JSON in base64"),
+            None => Some("is not base64 encoded".to_owned()),
+            Some(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(json) => fault_of(&json),
+                Err(_) => Some("is not JSON in base64".to_owned()),
             },
         };
         if let Some(fault) = fault {
@@ -139,6 +158,47 @@ pub(super) fn context(check: &mut Check<'_>, of: &str, context: &SecurityContext
             );
         }
     }
+}
+
+/// What is wrong with a seccomp profile: what it does is said in words of a closed list, and a word
+/// that is none of them would be noticed by no one but the container that cannot start.
+fn fault_of(profile: &Value) -> Option<String> {
+    let default = profile.get("defaultAction").and_then(Value::as_str);
+    let Some(default) = default else {
+        return Some("has no 'defaultAction'".to_owned());
+    };
+    let rules = match profile.get("syscalls") {
+        None | Some(Value::Null) => &Vec::new(),
+        Some(Value::Array(rules)) => rules,
+        Some(_) => return Some("has 'syscalls' that are no list".to_owned()),
+    };
+    let unknown = |action: &&str| !ACTIONS.contains(action);
+    if let Some(action) = Some(default).filter(unknown) {
+        return Some(format!("has the unknown action '{}'", shown(action)));
+    }
+    rules.iter().enumerate().find_map(|(i, rule)| {
+        let Some(action) = rule.get("action").and_then(Value::as_str) else {
+            return Some(format!("has no 'action' in 'syscalls[{i}]'"));
+        };
+        if unknown(&action) {
+            let action = shown(action);
+            return Some(format!(
+                "has the unknown action '{action}' in 'syscalls[{i}]'"
+            ));
+        }
+        let arguments = rule.get("args").and_then(Value::as_array);
+        let comparisons = arguments.into_iter().flatten().map(|argument| {
+            let name = argument.get("op").and_then(Value::as_str);
+            name.unwrap_or_default()
+        });
+        let odd = comparisons.into_iter().find(|op| !COMPARISONS.contains(op));
+        odd.map(|op| {
+            format!(
+                "has the unknown comparison '{}' in 'syscalls[{i}]'",
+                shown(op)
+            )
+        })
+    })
 }
 
 fn is_capability(name: &str) -> bool {

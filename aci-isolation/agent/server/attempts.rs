@@ -1,15 +1,13 @@
 //! Attempts of containers, from the request to the last trace.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::event::epoll::EventFlags;
-use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
 use super::{Server, Source, internal, now};
-use crate::cgroup::meter::Meter;
 use crate::cgroup::tree;
 use crate::container::{Container, Init, Phase};
 use crate::init::{self, Cradle, Said};
@@ -128,7 +126,7 @@ impl Server {
     ) -> Result<Container, Failure> {
         let path = self.cgroup_path(&start.name);
         let key = self.number();
-        let (mut cgroup, mut procs) = (None, Vec::new());
+        let mut door = None;
         if let Some(plan) = &self.parts.cgroup {
             let bounds = if weak::is(holes::LIMITS) {
                 Bounds::default()
@@ -137,29 +135,8 @@ impl Server {
             };
             tree::create(plan, &path, &bounds, true, true)
                 .map_err(internal("making the container's cgroup"))?;
-            for directory in tree::directories(plan, &path) {
-                let what = || root::failed(format!("opening {}", directory.display()));
-                if tree::is_v2(plan, &directory) {
-                    cgroup = Some(
-                        rustix::fs::open(
-                            &directory,
-                            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                            Mode::empty(),
-                        )
-                        .map_err(what())?,
-                    );
-                } else {
-                    procs.push(
-                        rustix::fs::open(
-                            directory.join(tree::JOIN_V1),
-                            OFlags::WRONLY | OFlags::CLOEXEC,
-                            Mode::empty(),
-                        )
-                        .map_err(what())?,
-                    );
-                }
-            }
-            let directory = cgroup.as_ref();
+            let way = tree::door(plan, &path).map_err(internal("opening the container's cgroup"))?;
+            let directory = door.insert(way).birth();
             if !start.rights.privileged && !weak::is(holes::DEVICES) {
                 hold_devices(plan, &path, directory, self.device_program.as_ref(), &start)?;
             }
@@ -205,7 +182,7 @@ impl Server {
                     .as_ref()
                     .is_some_and(|plan| !plan.v2_controllers.is_empty() && plan.v1.is_empty()),
             },
-            cgroups: &procs,
+            door: door.as_ref(),
             ready: ready_inner,
             control: control_inner,
         };
@@ -213,7 +190,7 @@ impl Server {
         if !weak::is(holes::PIDS) {
             namespaces |= libc::CLONE_NEWPID;
         }
-        let (pid, pidfd) = match sys::clone(namespaces, cgroup.as_ref().map(AsFd::as_fd))
+        let (pid, pidfd) = match sys::clone(namespaces, tree::birth(door.as_ref()))
             .map_err(internal("starting the container's init"))?
         {
             Forked::Child => init::run(&cradle),
@@ -246,9 +223,8 @@ impl Server {
                 .parts
                 .cgroup
                 .as_ref()
-                .and_then(|plan| Meter::open(plan, &path)),
-            cgroup,
-            procs,
+                .and_then(|plan| tree::meter(plan, &path)),
+            door,
             main: None,
             had_main: false,
             exit: None,
@@ -409,8 +385,7 @@ impl Server {
         // To close them unmounts the root file system, which takes milliseconds: after the end is
         // known.
         self.closing.extend(container.handles.take());
-        container.cgroup = None;
-        container.procs.clear();
+        container.door = None;
         container.meter = None;
         if let Some(init) = init {
             self.unwatch(&init.pidfd);

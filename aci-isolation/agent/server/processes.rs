@@ -1,6 +1,6 @@
 //! Processes in containers: how they are started, and what they say at their start and their end.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
@@ -8,6 +8,7 @@ use rustix::pipe::PipeFlags;
 
 use super::{Server, Source, internal, now};
 use crate::cgroup::meter::Meter;
+use crate::cgroup::tree;
 use crate::container::{Container, Phase, Pipe, Process};
 use crate::log::Lines;
 use crate::process::{self, Birth, Streams};
@@ -95,7 +96,7 @@ impl Server {
         let birth = Birth {
             handles,
             inside: self.parts.inside.as_ref(),
-            cgroups: &container.procs,
+            door: container.door.as_ref(),
             program,
             env: if program.env.is_empty() {
                 &start.program.env
@@ -111,7 +112,7 @@ impl Server {
         };
         // Only children are affected: the agent itself stays in its pid namespace.
         sys::setns(&handles.pids, libc::CLONE_NEWPID).map_err(|_| gone())?;
-        let cloned = sys::clone(0, container.cgroup.as_ref().map(AsFd::as_fd));
+        let cloned = sys::clone(0, tree::birth(container.door.as_ref()));
         let (pid, pidfd) = match cloned {
             Ok(Forked::Child) => process::become_program(birth),
             Ok(Forked::Parent { pid, pidfd }) => (pid, pidfd),

@@ -9,9 +9,37 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::CgroupPlan;
 
+/// What reads the use of one container's cgroup; see [`tree::meter`](super::tree::meter).
+#[derive(Debug)]
+pub(crate) enum Meter {
+    Files(Kept),
+    #[cfg(feature = "cgroups-rs")]
+    CgroupsRs(super::by_crate::Gauge),
+}
+
+impl Meter {
+    /// How often the out-of-memory killer acted here since the cgroup was made.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        match self {
+            Self::Files(files) => files.oom_kills(),
+            #[cfg(feature = "cgroups-rs")]
+            Self::CgroupsRs(gauge) => gauge.oom_kills(),
+        }
+    }
+
+    /// What the cgroup uses now; `None` when it has been removed.
+    pub(crate) fn read(&self) -> Option<Reading> {
+        match self {
+            Self::Files(files) => files.read(),
+            #[cfg(feature = "cgroups-rs")]
+            Self::CgroupsRs(gauge) => gauge.read(),
+        }
+    }
+}
+
 /// The files of one container's cgroup, kept open: reading them again costs one call each.
 #[derive(Debug, Default)]
-pub(crate) struct Meter {
+pub(crate) struct Kept {
     files: BTreeMap<&'static str, File>,
     /// What was read last, and when.
     known: Cell<Option<(Instant, u64, Reading)>>,
@@ -35,9 +63,9 @@ pub(crate) struct Reading {
     pub(crate) pressure: Option<(u64, u64, u64)>,
 }
 
-impl Meter {
+impl Kept {
     /// Opens what there is of a cgroup path. `None` if neither CPU nor memory can be measured.
-    pub(crate) fn open(plan: &CgroupPlan, path: &str) -> Option<Self> {
+    pub(super) fn open(plan: &CgroupPlan, path: &str) -> Option<Self> {
         let mut meter = Self::default();
         let v1 = |controller: &str| {
             plan.v1
@@ -99,15 +127,13 @@ impl Meter {
         text.trim().parse().ok()
     }
 
-    /// How often the out-of-memory killer acted here since the cgroup was made.
-    pub(crate) fn oom_kills(&self) -> u64 {
+    fn oom_kills(&self) -> u64 {
         self.text("oom")
             .and_then(|text| field(&text, "oom_kill"))
             .unwrap_or(0)
     }
 
-    /// What the cgroup uses now; `None` when it has been removed.
-    pub(crate) fn read(&self) -> Option<Reading> {
+    fn read(&self) -> Option<Reading> {
         let usage = self.number("usage")?;
         let cpu_micros = match self.number("cpuacct.usage") {
             Some(nanos) => nanos / 1000,
@@ -149,10 +175,10 @@ impl Meter {
 }
 
 /// Pressure stall information of a v2 directory, which is there without controllers too.
-const PRESSURE: [&str; 3] = ["cpu.pressure", "memory.pressure", "io.pressure"];
+pub(super) const PRESSURE: [&str; 3] = ["cpu.pressure", "memory.pressure", "io.pressure"];
 
 /// The total of `some avg10=0.00 avg60=0.00 avg300=0.00 total=12` in microseconds (psi.rst).
-fn stalled(text: &str) -> Option<u64> {
+pub(super) fn stalled(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
     line.rsplit_once("total=")?.1.trim().parse().ok()
 }
@@ -184,7 +210,7 @@ fn io_v1(text: &str) -> (u64, u64) {
 }
 
 /// `8:0 rbytes=1 wbytes=2 ...` lines of `io.stat`, summed over devices.
-fn io_v2(text: &str) -> (u64, u64) {
+pub(super) fn io_v2(text: &str) -> (u64, u64) {
     let mut sum = (0u64, 0u64);
     for word in text.split_whitespace() {
         match word.split_once('=') {

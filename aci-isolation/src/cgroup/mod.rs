@@ -4,7 +4,13 @@
 //! the agent (creation, statistics). Every sandbox has the directory `<parent>/<sandbox>` in each
 //! hierarchy, every container one below it. Agents sit outside of their sandbox's limits, in
 //! `<parent>/_agents`.
+//!
+//! `tree` is the boundary; behind it are `files`, the default, and `by_crate` with the feature
+//! `cgroups-rs`.
 
+#[cfg(feature = "cgroups-rs")]
+mod by_crate;
+mod files;
 pub(crate) mod layout;
 pub(crate) mod meter;
 pub(crate) mod translate;

@@ -5,8 +5,17 @@ use proptest::prelude::*;
 use super::layout::{has, parse};
 use super::meter::field;
 use super::translate::{PERIOD, io, quota, shares, v1, v2, weight};
-use super::tree::{can_freeze, create, directories};
-use crate::protocol::{Bounds, CgroupPlan};
+use super::tree::{
+    can_freeze, create, directories, freeze, has_driver, kill, kind_of, remove, remove_parents,
+};
+use crate::protocol::{Bounds, CgroupPlan, Driver};
+
+/// Those that were built in.
+fn drivers() -> impl Iterator<Item = Driver> {
+    [Driver::Files, Driver::CgroupsRs]
+        .into_iter()
+        .filter(|driver| has_driver(*driver))
+}
 
 const HYBRID: &str = "\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -85,6 +94,10 @@ fn limits_become_values() {
 /// directory and not further, because processes will be in it.
 #[test]
 fn controllers_are_handed_down_to_leaves() {
+    drivers().for_each(hands_down);
+}
+
+fn hands_down(driver: Driver) {
     let mount = tempfile::tempdir().unwrap();
     let plan = CgroupPlan {
         v2: Some(mount.path().to_string_lossy().into_owned()),
@@ -93,10 +106,12 @@ fn controllers_are_handed_down_to_leaves() {
             .to_vec(),
         v1: Vec::new(),
         parent: "machine/aci".to_owned(),
+        driver,
         ..CgroupPlan::default()
     };
     let bounds = Bounds {
-        cpu_max: Some(25),
+        memory_max: Some(1 << 20),
+        pids_max: Some(25),
         ..Bounds::default()
     };
     create(&plan, "group", &bounds, false, false).unwrap();
@@ -107,15 +122,84 @@ fn controllers_are_handed_down_to_leaves() {
         assert_eq!(
             read(&format!("{path}cgroup.subtree_control")).as_deref(),
             Some("+io"),
-            "{path}"
+            "{driver:?} {path}"
         );
     }
     assert_eq!(read("machine/aci/group/web/cgroup.subtree_control"), None);
-    for path in ["machine/aci/group", "machine/aci/group/web"] {
+    for (path, pids, whole) in [
+        ("machine/aci/group", "25", None),
+        ("machine/aci/group/web", "26", Some("1")),
+    ] {
+        let value = |file: &str| read(&format!("{path}/{file}"));
+        assert_eq!(value("pids.max").as_deref(), Some(pids), "{driver:?}");
+        assert_eq!(value("memory.max").as_deref(), Some("1048576"));
+        assert_eq!(value("memory.swap.max").as_deref(), Some("0"));
+        assert_eq!(value("memory.oom.group").as_deref(), whole);
+    }
+}
+
+/// That the parent was removed by another program while a cgroup was made in it was not tried again
+/// when the kernel said ENODEV instead of ENOENT, and the start failed.
+#[test]
+fn a_directory_that_goes_away_is_not_found() {
+    for number in [libc::ENODEV, libc::ENOENT] {
+        let error = std::io::Error::from_raw_os_error(number);
+        assert_eq!(kind_of(&error), std::io::ErrorKind::NotFound);
+    }
+    let denied = std::io::Error::from_raw_os_error(libc::EACCES);
+    assert_eq!(kind_of(&denied), std::io::ErrorKind::PermissionDenied);
+}
+
+/// CPU time of a process so far, in clock ticks.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1;
+    let times = fields.split(' ').skip(11).take(2);
+    times.map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+/// The v1 freezer, which this crate uses where there is no v2 hierarchy, on the kernel's own. What
+/// is killed while it is frozen dies when it is thawed.
+#[test]
+fn a_v1_freezer_holds_processes_until_they_are_thawed() {
+    let point = std::path::Path::new("/sys/fs/cgroup/freezer");
+    let root = rustix::process::geteuid().is_root();
+    if !root || !point.join("tasks").exists() {
+        println!("SKIPPED: the v1 controller freezer is not mounted, or this is not root");
+        return;
+    }
+    for driver in drivers() {
+        let plan = CgroupPlan {
+            v1: vec![("freezer".to_owned(), point.to_string_lossy().into_owned())],
+            parent: format!("aci-test-{}-{driver:?}", std::process::id()),
+            driver,
+            ..CgroupPlan::default()
+        };
+        create(&plan, "group/web", &Bounds::default(), true, true).unwrap();
+        let busy = ["-c", "while :; do :; done"];
+        let mut child = std::process::Command::new("sh").args(busy).spawn().unwrap();
+        let inside = point.join(&plan.parent).join("group/web/cgroup.procs");
+        std::fs::write(inside, child.id().to_string()).unwrap();
+        let patience = std::time::Duration::from_secs(10);
+        freeze(&plan, "group", true, patience).unwrap();
+        let used = ticks(child.id());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(ticks(child.id()), used, "{driver:?}: it went on");
+        freeze(&plan, "group", false, patience).unwrap();
+        while ticks(child.id()) == used {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        freeze(&plan, "group", true, patience).unwrap();
+        kill(&plan, "group");
+        freeze(&plan, "group", false, patience).unwrap();
+        let ended = child.wait().unwrap();
         assert_eq!(
-            read(&format!("{path}/cpu.max")).as_deref(),
-            Some("25000 100000")
+            std::os::unix::process::ExitStatusExt::signal(&ended),
+            Some(9)
         );
+        remove(&plan, "group").unwrap();
+        remove_parents(&plan);
+        assert!(!point.join(&plan.parent).exists(), "{driver:?}");
     }
 }
 

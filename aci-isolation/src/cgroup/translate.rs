@@ -53,7 +53,7 @@ pub(crate) fn weight(hundredths: u32) -> u64 {
 }
 
 /// The kernel reads a signed number in v1's memory files.
-fn v1_bytes(bytes: u64) -> u64 {
+pub(super) fn v1_bytes(bytes: u64) -> u64 {
     bytes.min(i64::MAX.unsigned_abs())
 }
 

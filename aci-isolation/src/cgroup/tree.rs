@@ -1,42 +1,83 @@
-//! Making, filling, reading and removing cgroup directories.
+//! The boundary between those who want cgroups and those who make them, which there are two of.
+//!
+//! A [`Driver`] does what has to be done for the cgroup at a path below the plan's parent, in all
+//! hierarchies at once. The plan says which one; the agent and its host follow the same plan, and
+//! both drivers make the same directories, so that one may take over from the other.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{layout, translate};
-use crate::protocol::{Bounds, CgroupPlan};
+use super::files::{self, Files};
+use super::layout;
+use super::meter::Meter;
+use crate::protocol::{self, Bounds, CgroupPlan};
+
+pub(crate) use super::files::directories;
 
 /// The cgroup of all agents; no sandbox id contains an underscore.
 pub(crate) const AGENTS: &str = "_agents";
 
-/// The file of a v1 directory that a single-threaded process joins by writing "0"
-/// (cgroup-v1/cgroups.rst). A write to
-/// `cgroup.procs` stops all forks and exits of the machine, which waits for an RCU grace period (8 to
-/// 12 ms after a pause); for the writing thread alone the kernel needs no such stop (since 5.4).
-pub(crate) const JOIN_V1: &str = "tasks";
+/// An implementation. Paths are below the parent of the plan.
+pub(crate) trait Driver {
+    /// Makes a cgroup and sets its limits. `leaf` tells whether processes (not further cgroups)
+    /// will be in it, `reaper` whether a container's init is.
+    fn create(
+        &self,
+        plan: &CgroupPlan,
+        path: &str,
+        bounds: &Bounds,
+        leaf: bool,
+        reaper: bool,
+    ) -> io::Result<()>;
 
-/// The v2 controllers that sandboxes want.
-const WANTED: [&str; 4] = ["cpu", "memory", "pids", "io"];
+    /// The way into a cgroup.
+    fn door(&self, plan: &CgroupPlan, path: &str) -> io::Result<Door>;
 
-/// Every directory of a cgroup path below the parent, one for each hierarchy, v2 first.
-pub(crate) fn directories(plan: &CgroupPlan, path: &str) -> Vec<PathBuf> {
-    let mut out: Vec<PathBuf> = Vec::new();
-    let points = plan.v2.iter().chain(plan.v1.iter().map(|(_, point)| point));
-    for point in points {
-        let directory = Path::new(point).join(&plan.parent).join(path);
-        // cpu and cpuacct are often one mount.
-        if !out.contains(&directory) {
-            out.push(directory);
-        }
-    }
-    out
+    /// Kills every process in a cgroup and below, as one act where the kernel has `cgroup.kill`
+    /// (5.14), otherwise by signalling.
+    fn kill(&self, plan: &CgroupPlan, path: &str);
+
+    /// Freezes or thaws everything in a cgroup and below and waits until it is so, at most as long
+    /// as given. Blocks.
+    fn freeze(
+        &self,
+        plan: &CgroupPlan,
+        path: &str,
+        frozen: bool,
+        patience: Duration,
+    ) -> io::Result<()>;
+
+    /// Removes a cgroup with everything below it. Nobody may be in it.
+    fn remove(&self, plan: &CgroupPlan, path: &str) -> io::Result<()>;
+
+    /// What reads a cgroup's use; `None` if neither CPU nor memory can be measured.
+    fn meter(&self, plan: &CgroupPlan, path: &str) -> Option<Meter>;
 }
 
-/// Makes a cgroup in every hierarchy and sets its limits. `path` is below the parent; `leaf` tells
-/// whether processes (not further cgroups) will be in it, `reaper` whether a container's init is.
+/// The plan's driver.
+fn driver(plan: &CgroupPlan) -> &'static dyn Driver {
+    match plan.driver {
+        protocol::Driver::Files => &Files,
+        #[cfg(feature = "cgroups-rs")]
+        protocol::Driver::CgroupsRs => &super::by_crate::CgroupsRs,
+        // Who asks for what was not built has been refused.
+        #[cfg(not(feature = "cgroups-rs"))]
+        protocol::Driver::CgroupsRs => &Files,
+    }
+}
+
+/// Whether a driver was built in.
+pub(crate) const fn has_driver(driver: protocol::Driver) -> bool {
+    match driver {
+        protocol::Driver::Files => true,
+        protocol::Driver::CgroupsRs => cfg!(feature = "cgroups-rs"),
+    }
+}
+
+/// See [`Driver::create`].
 pub(crate) fn create(
     plan: &CgroupPlan,
     path: &str,
@@ -44,232 +85,99 @@ pub(crate) fn create(
     leaf: bool,
     reaper: bool,
 ) -> io::Result<()> {
-    for directory in directories(plan, path) {
-        fs::create_dir_all(&directory).map_err(|e| context(e, &directory))?;
-    }
-    let mut settings = Vec::new();
-    let io = bounds.io_max.filter(|_| reaper);
-    let io = io.map_or_else(Vec::new, |max| translate::io(&plan.disks, max));
-    for setting in translate::v1(bounds, reaper).into_iter().chain(io.clone()) {
-        if let Some((_, point)) = plan.v1.iter().find(|(name, _)| name == setting.controller) {
-            settings.push((Path::new(point).join(&plan.parent).join(path), setting));
-        }
-    }
-    if let Some(point) = &plan.v2 {
-        let mut directory = PathBuf::from(point);
-        let steps = Path::new(&plan.parent).join(path);
-        let steps: Vec<_> = steps.components().collect();
-        for (index, step) in steps.iter().enumerate() {
-            delegate(plan, &directory);
-            directory.push(step);
-            if index + 1 == steps.len() && !leaf {
-                delegate(plan, &directory);
-            }
-        }
-        for setting in translate::v2(bounds, reaper).into_iter().chain(io) {
-            if plan
-                .v2_controllers
-                .iter()
-                .any(|name| name == setting.controller)
-            {
-                settings.push((directory.clone(), setting));
-            }
-        }
-    }
-    for (directory, setting) in settings {
-        let file = directory.join(setting.file);
-        match fs::write(&file, &setting.value) {
-            Err(error) if setting.required => {
-                return Err(context(
-                    error,
-                    &format!("{} = {}", file.display(), setting.value),
-                ));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    driver(plan).create(plan, path, bounds, leaf, reaper)
 }
 
-/// Moves this single-threaded process into a cgroup of every v1 hierarchy and gives the directory of
-/// the v2 hierarchy, for children to be born in (clone3(2), CLONE_INTO_CGROUP): moving a process
-/// there would stop all forks and exits of the machine, see [`JOIN_V1`].
-pub(crate) fn join(plan: &CgroupPlan, path: &str) -> io::Result<Option<OwnedFd>> {
-    let mut v2 = None;
-    for directory in directories(plan, path) {
-        if is_v2(plan, &directory) {
-            v2 = Some(File::open(&directory)?.into());
-        } else {
-            fs::write(directory.join(JOIN_V1), "0")?;
-        }
-    }
-    Ok(v2)
+/// See [`Driver::door`].
+pub(crate) fn door(plan: &CgroupPlan, path: &str) -> io::Result<Door> {
+    driver(plan).door(plan, path)
 }
 
-/// Whether a directory is one of the v2 hierarchy.
-pub(crate) fn is_v2(plan: &CgroupPlan, directory: &Path) -> bool {
-    let point = plan.v2.as_ref();
-    point.is_some_and(|point| directory.starts_with(point))
-}
-
-/// Lets the children of a v2 directory have its controllers; what cannot be had is found out when
-/// a limit is set.
-fn delegate(plan: &CgroupPlan, directory: &Path) {
-    // In the hybrid form there is nothing to hand down, and each look costs a start its time.
-    if !plan
-        .v2_controllers
-        .iter()
-        .any(|have| WANTED.contains(&have.as_str()))
-    {
-        return;
-    }
-    let control = directory.join("cgroup.subtree_control");
-    let present = fs::read_to_string(&control).unwrap_or_default();
-    for name in WANTED {
-        if plan.v2_controllers.iter().any(|have| have == name)
-            && !present.split_whitespace().any(|have| have == name)
-        {
-            let _ = fs::write(&control, format!("+{name}"));
-        }
-    }
-}
-
-fn context(error: io::Error, what: &(impl AsRef<Path> + ?Sized)) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("{}: {error}", what.as_ref().display()),
-    )
-}
-
-/// Kills every process below a cgroup path, as one act where the kernel has `cgroup.kill` (5.14),
-/// otherwise by signalling until nobody is left.
+/// See [`Driver::kill`].
 pub(crate) fn kill(plan: &CgroupPlan, path: &str) {
-    if let Some(point) = &plan.v2 {
-        let directory = Path::new(point).join(&plan.parent).join(path);
-        if fs::write(directory.join("cgroup.kill"), "1").is_ok() {
-            return;
-        }
-    }
-    for directory in directories(plan, path) {
-        for pid in members(&directory) {
-            let _ = crate::sys::kill(pid, 9);
-        }
-    }
+    driver(plan).kill(plan, path);
 }
 
-/// Where a cgroup path is frozen: the file, what to write for frozen and thawed, and where to read
-/// that it is so (cgroup-v2.rst, `cgroup.freeze`; cgroup-v1/freezer-subsystem.rst).
-fn freezer(plan: &CgroupPlan, path: &str) -> Option<Freezer> {
-    if let Some(point) = &plan.v2 {
-        let directory = Path::new(point).join(&plan.parent).join(path);
-        return Some(Freezer {
-            file: directory.join("cgroup.freeze"),
-            values: ["0", "1"],
-            told: directory.join("cgroup.events"),
-            lines: ["frozen 0", "frozen 1"],
-        });
-    }
-    let (_, point) = plan.v1.iter().find(|(name, _)| name == layout::FREEZER)?;
-    let file = Path::new(point)
-        .join(&plan.parent)
-        .join(path)
-        .join("freezer.state");
-    Some(Freezer {
-        told: file.clone(),
-        file,
-        values: ["THAWED", "FROZEN"],
-        lines: ["THAWED", "FROZEN"],
-    })
-}
-
-struct Freezer {
-    file: PathBuf,
-    values: [&'static str; 2],
-    told: PathBuf,
-    lines: [&'static str; 2],
-}
-
-/// Whether this machine's cgroups can be frozen.
-pub(crate) fn can_freeze(plan: &CgroupPlan) -> bool {
-    freezer(plan, "").is_some()
-}
-
-/// Freezes or thaws everything below a cgroup path and waits until it is so, at most as long as
-/// given. Blocks.
+/// See [`Driver::freeze`].
 pub(crate) fn freeze(
     plan: &CgroupPlan,
     path: &str,
     frozen: bool,
     patience: Duration,
 ) -> io::Result<()> {
-    let Some(freezer) = freezer(plan, path) else {
-        return Err(io::ErrorKind::Unsupported.into());
-    };
-    let which = usize::from(frozen);
-    fs::write(&freezer.file, freezer.values[which]).map_err(|e| context(e, &freezer.file))?;
-    let begun = Instant::now();
-    loop {
-        let text = fs::read_to_string(&freezer.told).map_err(|e| context(e, &freezer.told))?;
-        if text.lines().any(|line| line == freezer.lines[which]) {
-            return Ok(());
-        }
-        if begun.elapsed() > patience {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    driver(plan).freeze(plan, path, frozen, patience)
 }
 
-/// All processes in a directory and below.
-pub(crate) fn members(directory: &Path) -> Vec<i32> {
-    let mut out: Vec<i32> = fs::read_to_string(directory.join("cgroup.procs"))
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .filter(|pid| *pid > 0)
-        .collect();
-    for child in children(directory) {
-        out.extend(members(&child));
-    }
-    out
-}
-
-fn children(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
-}
-
-/// Removes a cgroup path with everything below it from every hierarchy. Nobody may be in it.
+/// See [`Driver::remove`].
 pub(crate) fn remove(plan: &CgroupPlan, path: &str) -> io::Result<()> {
-    let mut outcome = Ok(());
-    for directory in directories(plan, path) {
-        if let Err(error) = remove_directory(&directory) {
-            outcome = Err(context(error, &directory));
-        }
-    }
-    outcome
+    driver(plan).remove(plan, path)
 }
 
-fn remove_directory(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) => {
-            for child in children(directory) {
-                remove_directory(&child)?;
-            }
-            match fs::remove_dir(directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            }
-        }
-        Ok(()) => Ok(()),
+/// See [`Driver::meter`].
+pub(crate) fn meter(plan: &CgroupPlan, path: &str) -> Option<Meter> {
+    driver(plan).meter(plan, path)
+}
+
+/// The way into a cgroup for this process or for children of it.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// The directory of the v2 hierarchy, for children to be born in (clone3(2),
+    /// CLONE_INTO_CGROUP): moving a process there would stop all forks and exits of the machine,
+    /// see [`files::JOIN_V1`].
+    birth: Option<OwnedFd>,
+    way: Way,
+}
+
+/// The way into the v1 hierarchies.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// [`files::JOIN_V1`] in each of them.
+    Files(Vec<OwnedFd>),
+    #[cfg(feature = "cgroups-rs")]
+    CgroupsRs(super::by_crate::Entrance),
+}
+
+impl Door {
+    pub(super) const fn new(birth: Option<OwnedFd>, way: Way) -> Self {
+        Self { birth, way }
     }
+
+    /// The directory of the v2 hierarchy, for children to be born in.
+    pub(crate) fn birth(&self) -> Option<&OwnedFd> {
+        self.birth.as_ref()
+    }
+
+    /// Moves this single-threaded process into the v1 hierarchies.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        match &self.way {
+            Way::Files(files) => files
+                .iter()
+                .try_for_each(|file| rustix::io::write(file, b"0").map(drop))
+                .map_err(io::Error::from),
+            #[cfg(feature = "cgroups-rs")]
+            Way::CgroupsRs(entrance) => entrance.join(),
+        }
+    }
+
+    /// What a child that closes all else needs to [`Self::join`].
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = i32> {
+        let files: &[OwnedFd] = match &self.way {
+            Way::Files(files) => files,
+            #[cfg(feature = "cgroups-rs")]
+            Way::CgroupsRs(_) => &[],
+        };
+        files.iter().map(AsRawFd::as_raw_fd)
+    }
+}
+
+/// [`Door::birth`] for `clone`.
+pub(crate) fn birth(door: Option<&Door>) -> Option<BorrowedFd<'_>> {
+    door.and_then(Door::birth).map(AsFd::as_fd)
+}
+
+/// Whether this machine's cgroups can be frozen.
+pub(crate) fn can_freeze(plan: &CgroupPlan) -> bool {
+    plan.v2.is_some() || plan.v1.iter().any(|(name, _)| name == layout::FREEZER)
 }
 
 /// Removes the parent directories that hold nothing any more; others may still use them. Blocks
@@ -281,7 +189,8 @@ pub(crate) fn remove_parents(plan: &CgroupPlan) {
         };
         for _ in 0..50 {
             let _ = fs::remove_dir(&directory);
-            if fs::remove_dir(parent).is_ok() || children(parent).iter().any(|at| *at != directory)
+            if fs::remove_dir(parent).is_ok()
+                || files::children(parent).iter().any(|at| *at != directory)
             {
                 break;
             }
@@ -290,5 +199,27 @@ pub(crate) fn remove_parents(plan: &CgroupPlan) {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+/// A cgroup path's directory below a mount point.
+pub(super) fn place(plan: &CgroupPlan, point: &str, path: &str) -> PathBuf {
+    Path::new(point).join(&plan.parent).join(path)
+}
+
+/// An error with what it is about. That a directory goes away under its user is told by ENOENT or
+/// by ENODEV, depending on how far it is; both are `NotFound` here, for those who try again.
+pub(super) fn context(error: &io::Error, what: &(impl AsRef<Path> + ?Sized)) -> io::Error {
+    io::Error::new(
+        kind_of(error),
+        format!("{}: {error}", what.as_ref().display()),
+    )
+}
+
+/// See [`context`].
+pub(super) fn kind_of(error: &io::Error) -> io::ErrorKind {
+    match error.raw_os_error() {
+        Some(libc::ENODEV) => io::ErrorKind::NotFound,
+        _ => error.kind(),
     }
 }

@@ -28,8 +28,8 @@ use crate::channel::{Address, Channel, unexpected};
 use crate::devices::Gate;
 use crate::namespaces::source;
 use crate::protocol::{
-    Boot, CgroupPlan, Identity, Layer, Purpose, Reply, Request, Source, Upper, Users, VERSION,
-    Volume,
+    Boot, CgroupPlan, Driver, Identity, Layer, Purpose, Reply, Request, Source, Upper, Users,
+    VERSION, Volume,
 };
 use crate::ranges::Ranges;
 use crate::rtnl::Wire;
@@ -480,6 +480,7 @@ impl MachineSandbox {
                 source,
             });
         }
+        let jails = self.shared.jails.shared.plan();
         let boot = Boot {
             version: VERSION,
             purpose: Purpose::Sandbox,
@@ -491,6 +492,7 @@ impl MachineSandbox {
                 devices: Gate::Program,
                 disks: Vec::new(),
                 parent: "aci".to_owned(),
+                driver: jails.map_or_else(Driver::default, |plan| plan.driver),
             }),
             holes: 0,
         };

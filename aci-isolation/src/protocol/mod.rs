@@ -59,6 +59,16 @@ pub(crate) struct CgroupPlan {
     pub(crate) disks: Vec<String>,
     /// Path below each mount point under which sandboxes are made, without leading slash.
     pub(crate) parent: String,
+    /// Who makes them.
+    pub(crate) driver: Driver,
+}
+
+/// An implementation of cgroups; see `cgroup::tree::Driver`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Driver {
+    #[default]
+    Files,
+    CgroupsRs,
 }
 
 /// How user ids inside are chosen.

@@ -65,7 +65,7 @@ fn open(
     let options = NamespacesOptions::default()
         .state_dir(root.join("state"))
         .cgroup_parent(format!("aci-test-{unique}"));
-    let options = change(options);
+    let options = by_driver(change(options));
     match Namespaces::new(options.clone()) {
         Ok(isolation) => Some(Bench {
             root,
@@ -78,6 +78,48 @@ fn open(
             None
         }
     }
+}
+
+/// Says in a child that cgroups are made by the crate cgroups-rs.
+#[cfg(feature = "cgroups-rs")]
+const CGROUPS_RS: &str = "ACI_TEST_CGROUPS_RS";
+
+/// With the driver of cgroups that this process tests.
+pub fn by_driver(options: NamespacesOptions) -> NamespacesOptions {
+    #[cfg(feature = "cgroups-rs")]
+    if std::env::var_os(CGROUPS_RS).is_some() {
+        return options.cgroup_driver(aci_isolation::CgroupDriver::CgroupsRs);
+    }
+    options
+}
+
+/// Runs the tests of the same binary once more with cgroups made by cgroups-rs: those that are
+/// named, or all but those that start others.
+#[cfg(feature = "cgroups-rs")]
+pub fn again_by_cgroups_rs(tests: &[&str]) {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--nocapture", "--test-threads=2"]);
+    if tests.is_empty() {
+        command.args([
+            "--skip",
+            "by_cgroups_rs",
+            "--skip",
+            "without_root",
+            "--skip",
+            "ordinary",
+        ]);
+    } else {
+        command.arg("--exact").args(tests);
+    }
+    let output = command.env(CGROUPS_RS, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}");
+    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "failed by cgroups-rs");
+    assert!(
+        !said.contains("test result: ok. 0 passed"),
+        "nothing was run"
+    );
 }
 
 /// Makes the layer of all root file systems.

@@ -31,11 +31,11 @@ fn options(bench: &Bench) -> MicroVmOptions {
     let unique = bench.root().to_string_lossy().replace(['.', '/'], "");
     MicroVmOptions::new(Accelerator::Emulation)
         .kernel(kernel())
-        .jail(
+        .jail(by_driver(
             aci_isolation::NamespacesOptions::default()
                 .state_dir(bench.root().join("state-vm"))
                 .cgroup_parent(format!("aci-test-{unique}")),
-        )
+        ))
 }
 
 struct Guests {
@@ -329,4 +329,11 @@ async fn the_whole_suite() {
     let Some(harness) = harness() else { return };
     suite::all(&harness).await;
     harness.guests.assert_clean();
+}
+
+/// Guests have version 2 alone.
+#[cfg(feature = "cgroups-rs")]
+#[test]
+fn by_cgroups_rs() {
+    again_by_cgroups_rs(&["a_group_runs_in_a_guest", "the_contract_holds_in_guests"]);
 }

@@ -291,4 +291,43 @@ pub(super) const CASES: &[Case] = &[
         "properties.initContainers[0].properties.securityContext.seccompProfile",
         "The 'seccompProfile' of container 'setup' in container group 'shop' has no 'defaultAction'.",
     ),
+    // {"defaultAction":"SCMP_ACT_ALOW"}
+    case!(
+        |g| first(g)
+            .properties
+            .security_context
+            .get_or_insert_default()
+            .seccomp_profile = Some("eyJkZWZhdWx0QWN0aW9uIjoiU0NNUF9BQ1RfQUxPVyJ9".to_owned()),
+        "InvalidSecurityContext",
+        "properties.containers[0].properties.securityContext.seccompProfile",
+        "The 'seccompProfile' of container 'web' in container group 'shop' has the unknown action 'SCMP_ACT_ALOW'.",
+    ),
+    // {"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"DENY"}]}
+    case!(
+        |g| {
+            first(g)
+            .properties
+            .security_context
+            .get_or_insert_default()
+            .seccomp_profile =
+            Some("eyJkZWZhdWx0QWN0aW9uIjoiU0NNUF9BQ1RfQUxMT1ciLCJzeXNjYWxscyI6W3sibmFtZXMiOlsibWtkaXIiXSwiYWN0aW9uIjoiREVOWSJ9XX0=".to_owned())
+        },
+        "InvalidSecurityContext",
+        "properties.containers[0].properties.securityContext.seccompProfile",
+        "The 'seccompProfile' of container 'web' in container group 'shop' has the unknown action 'DENY' in 'syscalls[0]'.",
+    ),
+    // {"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["socket"],"action":"SCMP_ACT_ERRNO","args":[{"index":0,"value":38,"op":"=="}]}]}
+    case!(
+        |g| {
+            first(g)
+            .properties
+            .security_context
+            .get_or_insert_default()
+            .seccomp_profile =
+            Some("eyJkZWZhdWx0QWN0aW9uIjoiU0NNUF9BQ1RfQUxMT1ciLCJzeXNjYWxscyI6W3sibmFtZXMiOlsic29ja2V0Il0sImFjdGlvbiI6IlNDTVBfQUNUX0VSUk5PIiwiYXJncyI6W3siaW5kZXgiOjAsInZhbHVlIjozOCwib3AiOiI9PSJ9XX1dfQ==".to_owned())
+        },
+        "InvalidSecurityContext",
+        "properties.containers[0].properties.securityContext.seccompProfile",
+        "The 'seccompProfile' of container 'web' in container group 'shop' has the unknown comparison '==' in 'syscalls[0]'.",
+    ),
 ];
