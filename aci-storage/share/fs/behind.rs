@@ -1,8 +1,9 @@
 //! Writes that are answered before the server has them.
 //!
 //! Only while the server grants that nobody else has the file open (a lease for writing), and while
-//! the share has room to spare, so that a refusal is not to be expected. Whatever else is asked about the file waits for them, a lease that is taken back too.
-//! What failed is told to the next that writes, syncs or closes.
+//! the share has room to spare, so that a refusal is not to be expected. Whatever else is asked about
+//! the file waits for them, a lease that is taken back too. What failed is told to the next that
+//! writes, syncs or closes.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -12,6 +12,7 @@ pub(crate) mod nodes;
 pub(crate) mod notes;
 pub(crate) mod share;
 mod work;
+mod writing;
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};

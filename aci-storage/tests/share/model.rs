@@ -29,8 +29,7 @@ enum Step {
 /// Set to the number that a failed run printed, to have the same operations again.
 const SEED: &str = "ACI_SHARE_SEED";
 
-/// Set to how many random operations on open files there are to be, for a long run: 200,000 take
-/// about a quarter of an hour.
+/// Set to how many random operations on open files there are to be, for a long run.
 const OPERATIONS: &str = "ACI_FSX_OPERATIONS";
 
 fn seed() -> u64 {

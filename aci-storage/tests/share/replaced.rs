@@ -139,13 +139,13 @@ fn what_fsync_has_answered_is_there_however_often_the_share_server_is_killed() {
             let file = both(&path);
             let (mut synced, mut told) = (0_u32, 0);
             let mut next = 0_u32;
-            while !stop.load(Ordering::Relaxed) || next % 16 != 0 {
+            while !stop.load(Ordering::Relaxed) || !next.is_multiple_of(16) {
                 let block = vec![next; BLOCK as usize / 4];
                 let block: Vec<u8> = block.into_iter().flat_map(u32::to_le_bytes).collect();
                 let done = file.write_all_at(&block, u64::from(next) * u64::from(BLOCK));
                 next += 1;
                 let done = done.and_then(|()| {
-                    if next % 16 == 0 {
+                    if next.is_multiple_of(16) {
                         file.sync_all()?;
                         synced = next;
                     }

@@ -52,9 +52,9 @@ use crate::turns::Turns;
 /// killed as well, the mount is without answers (`ENOTCONN`) until the volume is provided again, which
 /// new containers see and running ones do not.
 ///
-/// Neither process is in the group's cgroup: volumes are provided before there is one. They have the
-/// host program's; what they hold is bounded by 16 MiB of writes, 64 MiB of reads ahead and 20,000
-/// names of a directory that is listed.
+/// Neither process is in the group's cgroup: volumes are provided before there is one, and the
+/// contract names none. They are in the host program's; what they hold grows with what the group has
+/// under way and with the largest directory that it lists.
 ///
 /// # When the server goes
 ///

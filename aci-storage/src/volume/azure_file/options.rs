@@ -68,8 +68,8 @@ pub enum CachePolicy {
     /// what it refused. A write to a mapped page, with `O_APPEND`, `O_DIRECT` or `O_SYNC` is answered
     /// when the server has it. Who only looks at a file's length from elsewhere sees the one that
     /// the server has. Who opens it there waits until this side has given the lease back; if it cannot,
-    /// because it or its link has died, a server waits half a minute (Samba: 35 s). Files of which
-    /// bytes are locked are never leased so.
+    /// because it or its link has died, a server waits half a minute (Samba: 35 s). It is not
+    /// asked for where bytes are locked.
     #[default]
     Strict,
     /// What is read. A write is answered when the server has it.
