@@ -91,11 +91,11 @@
 //! `cgroups-rs` 0.5.1 passes the same suite and keeps the same limits, also in guests with version 2
 //! alone, and is not the default for what it costs and lacks:
 //!
-//! - of a container that waits, all statistics are read in 0.37 ms (here: 0.047 ms, and 0.003 ms while it
-//!   does nothing), because every file is opened anew and many that nobody asked for are read; a sandbox
-//!   with a container is there after 44 ms (39) and gone after 29 (23); the agent has 1.88 MB (1.71). The
-//!   machine had 2 cores and load 12, 60 runs in turns (`cargo bench -p aci-benches --features cgroups-rs
-//!   --bench cgroups`);
+//! - of a container that waits, all statistics are read in 0.31 ms (here: 0.045 ms) and again in 0.20 ms
+//!   (0.003 ms), because every file is opened anew and many that nobody asked for are read; the agent has
+//!   1.88 MB (1.71). Starts and removals take as long, as far as a machine with 2 cores at load 6 can tell:
+//!   22 ms (23) and 17 ms (16), 60 runs in turns (`cargo bench -p aci-benches --features cgroups-rs --bench
+//!   cgroups`);
 //! - it brings 64 crates, among them a second async runtime for a D-Bus that is not used;
 //! - it knows version 1 or version 2, at fixed mount points: both at once, and the handing down of
 //!   controllers, are done beside it;

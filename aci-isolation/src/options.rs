@@ -15,8 +15,8 @@ pub enum CgroupDriver {
     /// This crate itself, by the kernel's files.
     #[default]
     Files,
-    /// The crate `cgroups-rs`, if the feature of this name is on. Slower in all that it does; see
-    /// the crate's documentation.
+    /// The crate `cgroups-rs`, if the feature of this name is on. Slower to read statistics; see the
+    /// crate's documentation.
     CgroupsRs,
 }
 

@@ -68,7 +68,7 @@ pub(crate) fn lasting_tap(device: &std::fs::File, name: &str, owner: u32) -> io:
         *to = from.cast_signed();
     }
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).map_err(io::Error::other)?;
     let done = |code: libc::c_int| match code {
         0.. => Ok(()),
         _ => Err(io::Error::last_os_error()),

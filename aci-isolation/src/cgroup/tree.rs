@@ -161,12 +161,12 @@ impl Door {
 
     /// What a child that closes all else needs to [`Self::join`].
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = i32> {
-        let files: &[OwnedFd] = match &self.way {
-            Way::Files(files) => files,
+        match &self.way {
+            Way::Files(files) => files.iter(),
             #[cfg(feature = "cgroups-rs")]
-            Way::CgroupsRs(_) => &[],
-        };
-        files.iter().map(AsRawFd::as_raw_fd)
+            Way::CgroupsRs(_) => [].iter(),
+        }
+        .map(AsRawFd::as_raw_fd)
     }
 }
 
