@@ -1,43 +1,30 @@
 //! The front's own state: in memory to be read, journaled before it is answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aci_core::contract::{ResourceStore, ResourceWrite};
 use aci_core::error::{Applied, Error, ErrorKind, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
 use zeroize::Zeroizing;
+
+use crate::turns::Turns;
 
 /// A record, which may hold secrets.
 type Bytes = Arc<Zeroizing<Vec<u8>>>;
 
 /// All records, by kind and name: `resourceGroup/<subscription>/<name>`. Keys are in lower case.
 ///
-/// A clone shares them. Writes are journaled, then seen. What comes while something is journaled
-/// goes into one write together, so that nobody waits for more than two.
+/// A clone shares them. Writes are journaled, then seen. Those of one record happen one after the
+/// other, so that memory and journal have one order; others do not wait for each other here.
 #[derive(Clone)]
 pub(crate) struct Records {
     store: Arc<dyn ResourceStore>,
     kept: Arc<RwLock<BTreeMap<String, Bytes>>>,
-    queue: Arc<Mutex<Queue>>,
-}
-
-/// What waits to be journaled, in the order of the calls.
-#[derive(Default)]
-struct Queue {
-    waiting: Vec<Waiting>,
-    /// Whether a task writes.
-    writing: bool,
-}
-
-/// Changes that are made together or not at all, and who waits for them.
-struct Waiting {
-    writes: Vec<ResourceWrite>,
-    done: oneshot::Sender<Result<()>>,
+    turns: Turns,
 }
 
 impl fmt::Debug for Records {
@@ -98,7 +85,7 @@ impl Records {
         Ok(Self {
             store,
             kept: Arc::new(RwLock::new(kept)),
-            queue: Arc::default(),
+            turns: Turns::default(),
         })
     }
 
@@ -158,21 +145,23 @@ impl Records {
     /// # Cancel safety
     /// Once polled the changes are made without the caller, so that journal and memory agree.
     pub(crate) async fn apply(&self, changes: Vec<Change>) -> Result<()> {
-        let writes = changes.into_iter().map(|c| c.0).collect();
-        let (done, outcome) = oneshot::channel();
-        let begin = {
-            let mut queue = lock(&self.queue);
-            queue.waiting.push(Waiting { writes, done });
-            !std::mem::replace(&mut queue.writing, true)
-        };
-        if begin {
-            let records = self.clone();
-            let ended = false;
-            tokio::spawn(Writer { records, ended }.run());
-        }
-        outcome.await.unwrap_or_else(|_| {
+        let this = self.clone();
+        let done = tokio::spawn(async move {
+            let writes: Vec<ResourceWrite> = changes.into_iter().map(|c| c.0).collect();
+            // In one order, so that nobody waits for somebody who waits for him.
+            let keys: BTreeSet<&String> = writes.iter().map(|w| &w.key).collect();
+            let mut turns = Vec::with_capacity(keys.len());
+            for key in keys {
+                turns.push(this.turns.take(key.clone()).await);
+            }
+            this.store.apply(&writes).await?;
+            this.see(writes);
+            Ok(())
+        });
+        done.await.unwrap_or_else(|e| {
             let message = "the journaling task failed";
-            Err(Error::new(ErrorKind::Internal, "arm.record", message).applied(Applied::Unknown))
+            let error = Error::new(ErrorKind::Internal, "arm.record", message);
+            Err(error.applied(Applied::Unknown).because(e))
         })
     }
 
@@ -191,90 +180,6 @@ impl Records {
     pub(crate) async fn remove(&self, key: &str) -> Result<()> {
         self.apply(vec![Change::remove(key)]).await
     }
-}
-
-/// Journals what waits until nothing does.
-struct Writer {
-    records: Records,
-    ended: bool,
-}
-
-impl Writer {
-    async fn run(mut self) {
-        loop {
-            let batch = {
-                let mut queue = lock(&self.records.queue);
-                if queue.waiting.is_empty() {
-                    queue.writing = false;
-                    self.ended = true;
-                    return;
-                }
-                std::mem::take(&mut queue.waiting)
-            };
-            self.write(batch).await;
-        }
-    }
-
-    /// Writes all at once. Who waits may have gone, so nobody needs to hear of it.
-    async fn write(&self, batch: Vec<Waiting>) {
-        let store = &self.records.store;
-        let (mut writes, mut waiting) = (Vec::new(), Vec::new());
-        for one in batch {
-            let from = writes.len();
-            writes.extend(one.writes);
-            waiting.push((from..writes.len(), one.done));
-        }
-        let first = match store.apply(&writes).await {
-            Ok(()) => {
-                self.records.see(writes);
-                for (_, done) in waiting {
-                    let _ = done.send(Ok(()));
-                }
-                return;
-            }
-            Err(error) => error,
-        };
-        if waiting.len() == 1 {
-            if let Some((_, done)) = waiting.pop() {
-                let _ = done.send(Err(first));
-            }
-            return;
-        }
-        // What is wrong with one is not the others' fault.
-        for (own, done) in waiting {
-            let own = &writes[own];
-            let alone = store.apply(own).await;
-            if alone.is_ok() {
-                self.records.see(own.to_vec());
-            }
-            let _ = done.send(alone.map_err(|e| unsure(e, first.state_changed())));
-        }
-    }
-}
-
-impl Drop for Writer {
-    /// Where it ends before its time, who waits is told, and the next call begins anew.
-    fn drop(&mut self) {
-        if !self.ended {
-            let mut queue = lock(&self.records.queue);
-            queue.writing = false;
-            queue.waiting.clear();
-        }
-    }
-}
-
-/// The error of a write that failed alone after it had failed with others: if the first time may
-/// have changed something, nobody can say that nothing was.
-fn unsure(alone: Error, first: Applied) -> Error {
-    if first == Applied::Nothing {
-        alone
-    } else {
-        alone.applied(Applied::Unknown)
-    }
-}
-
-fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
@@ -309,39 +214,32 @@ mod tests {
 
     /// The fault: of 2,000 clients that wrote at once each waited for the writes of all before it.
     #[tokio::test]
-    async fn what_comes_together_is_journaled_together() {
+    async fn a_write_that_hangs_holds_up_its_own_records_only() {
         let (records, store, faults) = records().await;
-        let keys: Vec<String> = (0..200).map(|n| format!("k/{n}")).collect();
-        for done in join_all(keys.iter().map(|key| records.put(key, key))).await {
-            done.unwrap();
+        faults.on("store.apply", Trigger::Nth(1), Fault::Hang);
+        let change = |key: &str| Change::put(key, &key).unwrap();
+        let hanging = records.apply(vec![change("a"), change("b")]);
+        let wait = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(wait, hanging).await.is_err());
+        records.apply(vec![change("c"), change("d")]).await.unwrap();
+        assert_eq!(records.keys(""), ["c", "d"]);
+        for mine in ["a", "b"] {
+            let waits = records.apply(vec![change("c"), change(mine)]);
+            assert!(tokio::time::timeout(wait, waits).await.is_err());
         }
-        let calls = faults.calls("store.apply");
-        assert!(calls < 20, "{calls} writes of the journal");
-        assert_eq!(store.load().await.unwrap().len(), 200);
-        assert_eq!(records.get::<String>("k/7").unwrap(), "k/7");
-        // The order is that of the calls, also of those that share a write.
-        let (put, gone) = (records.put("k/7", &"new"), records.remove("k/7"));
-        let (put, gone) = tokio::join!(put, gone);
-        put.unwrap();
-        gone.unwrap();
-        assert_eq!(records.get::<String>("k/7"), None);
-        assert_eq!(store.load().await.unwrap().len(), 199);
+        assert_eq!(store.load().await.unwrap().len(), 2);
     }
 
     #[tokio::test]
-    async fn a_write_that_fails_with_others_is_tried_alone() {
-        let (records, store, faults) = records().await;
-        // The write of all three, then the second one alone.
-        for nth in [1, 3] {
-            let full = Fault::Error(ErrorKind::Exhausted);
-            faults.on("store.apply", Trigger::Nth(nth), full);
+    async fn the_order_of_a_record_is_that_of_the_calls() {
+        let (records, store, _) = records().await;
+        let values: Vec<u32> = (0..100).collect();
+        for done in join_all(values.iter().map(|n| records.put("k", n))).await {
+            done.unwrap();
         }
-        let [a, b, c] = ["a", "b", "c"];
-        let (a, b, c) = tokio::join!(records.put(a, &1), records.put(b, &1), records.put(c, &1));
-        assert!(a.is_ok() && c.is_ok());
-        assert_eq!(b.unwrap_err().kind(), ErrorKind::Exhausted);
-        assert_eq!(records.keys(""), ["a", "c"]);
         let kept = store.load().await.unwrap();
-        assert_eq!(kept.len(), 2);
+        let journaled: u32 = serde_json::from_slice(&kept[0].1).unwrap();
+        assert_eq!((records.get("k"), kept.len()), (Some(journaled), 1));
+        assert_eq!(journaled, 99);
     }
 }

@@ -38,7 +38,7 @@ enum Sealed {
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Waiting>,
-    /// Whether somebody writes.
+    /// Whether a thread writes.
     writing: bool,
 }
 
@@ -134,7 +134,7 @@ impl Shared {
                 shared: Arc::clone(self),
                 ended: false,
             };
-            tokio::spawn(writer.run());
+            tokio::task::spawn_blocking(move || writer.run());
         }
         let outcome = outcome.await.unwrap_or_else(|_| {
             let message = "the journal's database failed, or the program is shutting down";
@@ -161,55 +161,6 @@ impl Shared {
         })
     }
 
-    /// Writes the first and what else waits, as much as goes into one transaction.
-    fn written(&self, first: Waiting) -> Vec<Outcome> {
-        let (mut sealed, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut refused = Vec::new();
-        let mut next = Some(first);
-        while let Some(Waiting { write, done }) = next {
-            let operation = write.operation();
-            match self.sealed(write) {
-                Ok(write) => {
-                    bytes += write.bytes();
-                    sealed.push(write);
-                    waiters.push(Waiter { operation, done });
-                }
-                Err(error) => refused.push((done, Err(error))),
-            }
-            let full = sealed.len() >= MOST || bytes >= LARGE;
-            next = if full { None } else { self.queue().next() };
-        }
-        let mut outcomes = self.committed(&sealed, waiters);
-        outcomes.extend(refused);
-        outcomes
-    }
-
-    fn committed(&self, sealed: &[Sealed], waiters: Vec<Waiter>) -> Vec<Outcome> {
-        let Some(operation) = waiters.first().map(|w| w.operation) else {
-            return Vec::new();
-        };
-        let together = self.commit(operation, sealed);
-        let waiting = waiters.into_iter();
-        let first = match together {
-            Ok(()) => return waiting.map(|w| (w.done, Ok(()))).collect(),
-            Err(error) if sealed.len() == 1 => {
-                return waiting.take(1).map(|w| w.done).zip([Err(error)]).collect();
-            }
-            Err(error) => error.state_changed(),
-        };
-        // What one needs too much of is not the others' fault.
-        let alone = waiting.zip(sealed).map(|(waiter, write)| {
-            let made = self.commit(waiter.operation, std::slice::from_ref(write));
-            let made = made.map_err(|error| match first {
-                Applied::Nothing => error,
-                // The first time may have changed what this time has not.
-                _ => error.applied(Applied::Unknown),
-            });
-            (waiter.done, made)
-        });
-        alone.collect()
-    }
-
     /// Makes all writes, in their order, or none.
     fn commit(&self, operation: &'static str, writes: &[Sealed]) -> Result<()> {
         self.with(operation, |database| {
@@ -228,6 +179,12 @@ impl Shared {
     }
 }
 
+/// The thread that writes until nothing waits.
+struct Writer {
+    shared: Arc<Shared>,
+    ended: bool,
+}
+
 /// Who waits for one of a transaction's writes.
 struct Waiter {
     operation: &'static str,
@@ -237,25 +194,15 @@ struct Waiter {
 /// What came of a write, and who is told.
 type Outcome = (oneshot::Sender<Result<()>>, Result<()>);
 
-/// Writes until nothing waits.
-///
-/// A task of the runtime's, so that it wakes those who wait: what other threads wake gets its turn
-/// one by one on a busy runtime, between dozens of connections each time.
-struct Writer {
-    shared: Arc<Shared>,
-    ended: bool,
-}
-
 impl Writer {
-    async fn run(mut self) {
+    fn run(mut self) {
         let mut next = self.next();
         while let Some(first) = next {
-            let shared = Arc::clone(&self.shared);
-            let writing = tokio::task::spawn_blocking(move || shared.written(first));
-            // Whose write panicked hears of it by the end of the channel.
-            let outcomes = writing.await.unwrap_or_default();
+            let (sealed, waiters) = self.collect(first);
+            let outcomes = self.write(&sealed, waiters);
             next = self.next();
-            if next.is_none() {
+            let ends = next.is_none();
+            if ends {
                 // The journal can be closed when the last write has returned.
                 drop(self);
                 tell(outcomes);
@@ -265,8 +212,8 @@ impl Writer {
         }
     }
 
-    /// What waits longest; where nothing does, this is the end. What was given up before its turn
-    /// is not written.
+    /// What waits longest; where nothing does, the thread is about to end. What was given up before
+    /// its turn is not written.
     fn next(&mut self) -> Option<Waiting> {
         let mut queue = self.shared.queue();
         let next = queue.next();
@@ -275,6 +222,58 @@ impl Writer {
             self.ended = true;
         }
         next
+    }
+
+    /// As much as goes into one transaction.
+    fn collect(&self, first: Waiting) -> (Vec<Sealed>, Vec<Waiter>) {
+        let (mut sealed, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(Waiting { write, done }) = next {
+            let operation = write.operation();
+            match self.shared.sealed(write) {
+                Ok(write) => {
+                    bytes += write.bytes();
+                    sealed.push(write);
+                    waiters.push(Waiter { operation, done });
+                }
+                Err(error) => tell(vec![(done, Err(error))]),
+            }
+            let full = sealed.len() >= MOST || bytes >= LARGE;
+            next = if full {
+                None
+            } else {
+                self.shared.queue().next()
+            };
+        }
+        (sealed, waiters)
+    }
+
+    fn write(&self, sealed: &[Sealed], waiters: Vec<Waiter>) -> Vec<Outcome> {
+        let Some(operation) = waiters.first().map(|w| w.operation) else {
+            return Vec::new();
+        };
+        let together = self.shared.commit(operation, sealed);
+        let waiting = waiters.into_iter();
+        let first = match together {
+            Ok(()) => return waiting.map(|w| (w.done, Ok(()))).collect(),
+            Err(error) if sealed.len() == 1 => {
+                return waiting.take(1).map(|w| w.done).zip([Err(error)]).collect();
+            }
+            Err(error) => error.state_changed(),
+        };
+        // What one needs too much of is not the others' fault.
+        let alone = waiting.zip(sealed).map(|(waiter, write)| {
+            let made = self
+                .shared
+                .commit(waiter.operation, std::slice::from_ref(write));
+            let made = made.map_err(|error| match first {
+                Applied::Nothing => error,
+                // The first time may have changed what this time has not.
+                _ => error.applied(Applied::Unknown),
+            });
+            (waiter.done, made)
+        });
+        alone.collect()
     }
 }
 
@@ -286,7 +285,7 @@ fn tell(outcomes: Vec<Outcome>) {
 }
 
 impl Drop for Writer {
-    /// Where it ends before its time, who waits is told, and the next write begins anew.
+    /// Where the thread ends before its time, who waits is told, and the next write begins anew.
     fn drop(&mut self) {
         if !self.ended {
             let mut queue = self.shared.queue();
