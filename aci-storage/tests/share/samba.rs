@@ -109,11 +109,6 @@ impl Samba {
         self.dir.path().join("files")
     }
 
-    /// What the server has written of itself.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log/log")).unwrap_or_default()
-    }
-
     pub(crate) fn set_key(&self, key: &str) {
         let mut child = Command::new("smbpasswd")
             .arg("-c")
