@@ -122,7 +122,7 @@ pub(super) const CASES: &[Case] = &[
         |g| repository(g).repository = "git@example.com:x.git".into(),
         "InvalidGitRepoVolume",
         "properties.volumes[4].gitRepo.repository",
-        "The repository '://***@example.com:x.git' of volume 'sources' in container group 'shop' is invalid; an address \
+        "The repository 'example.com:x.git' of volume 'sources' in container group 'shop' is invalid; an address \
          that starts with 'https://' or 'http://' is expected.",
     ),
     case!(
