@@ -1,9 +1,11 @@
 //! A group in a machine of its own on the network of others: the same document, driver and engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+#[path = "support/hosts.rs"]
+mod hosts;
+
+use std::io::Write;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
@@ -18,30 +20,9 @@ use aci_isolation::{Namespaces, NamespacesOptions};
 use aci_net::{BridgeNetwork, BridgeOptions, VirtualNetwork};
 use aci_runtime::{Engine, EngineOptions, ExecOptions, Group, RedbStore, Shutdown};
 use aci_storage::{EmptyDirs, HostImage, OciImages};
-use nix::sched::{CloneFlags, setns, unshare};
+use hosts::{hear, namespace};
+use nix::sched::{CloneFlags, setns};
 use tokio::io::AsyncReadExt;
-
-fn namespace() -> OwnedFd {
-    let thread = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        OwnedFd::from(File::open("/proc/thread-self/ns/net").unwrap())
-    });
-    thread.join().unwrap()
-}
-
-/// What a server says to the host, or nothing if it is not reached.
-fn hear(host: &OwnedFd, address: IpAddr, port: u16) -> Option<String> {
-    let host = host.try_clone().unwrap();
-    let thread = std::thread::spawn(move || {
-        setns(host.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
-        let to = SocketAddr::new(address, port);
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        Some(text)
-    });
-    thread.join().unwrap()
-}
 
 /// Debian's kernel, unpacked from its package.
 fn kernel() -> Kernel {

@@ -2,10 +2,10 @@
 //! host's network is a namespace that the test makes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::fs::File;
-use std::io::Read;
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+#[path = "support/hosts.rs"]
+mod hosts;
+
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -16,30 +16,8 @@ use aci_isolation::{Namespaces, NamespacesOptions};
 use aci_net::{BridgeNetwork, BridgeOptions, Subnet, VirtualNetwork};
 use aci_runtime::{Engine, EngineOptions, ExecOptions, Group, RedbStore};
 use aci_storage::{EmptyDirs, HostImage, OciImages};
-use nix::sched::{CloneFlags, setns, unshare};
+use hosts::{hear, namespace};
 use tokio::io::AsyncReadExt;
-
-fn namespace() -> OwnedFd {
-    let thread = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        OwnedFd::from(File::open("/proc/thread-self/ns/net").unwrap())
-    });
-    thread.join().unwrap()
-}
-
-/// What a server says to the host, or nothing if it is not reached.
-fn hear(host: &OwnedFd, address: IpAddr, port: u16) -> Option<String> {
-    let host = host.try_clone().unwrap();
-    let thread = std::thread::spawn(move || {
-        setns(host.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
-        let to = SocketAddr::new(address, port);
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        Some(text)
-    });
-    thread.join().unwrap()
-}
 
 /// A group that says its name on port 80 and "hidden" on port 81.
 fn document(name: &str, kind: &str, subnet: &str) -> ContainerGroup {
