@@ -83,10 +83,16 @@ impl Behaviour<'_> {
             Self::Wait => "trap 'exit 0' TERM; sleep 1000 & wait $!".to_owned(),
             Self::IgnoreTerm => "trap '' TERM; while :; do sleep 1; done".to_owned(),
             Self::Sleep(time) => format!("exec sleep {}", time.as_secs_f64()),
-            Self::Ticks { interval, count } => format!(
-                "i=1; while [ $i -le {count} ]; do printf 'tick %s\\n' $i; i=$((i+1)); sleep {}; done",
-                interval.as_secs_f64()
-            ),
+            Self::Ticks { interval, count } => {
+                // Where nothing is to be waited for, a process a line would be waited for.
+                let pause = match interval.is_zero() {
+                    true => ":".to_owned(),
+                    false => format!("sleep {}", interval.as_secs_f64()),
+                };
+                format!(
+                    "i=1; while [ $i -le {count} ]; do printf 'tick %s\\n' $i; i=$((i+1)); {pause}; done"
+                )
+            }
             Self::CopyInput => "exec cat".to_owned(),
             Self::Serve { port, body } => format!(
                 "while :; do printf 'HTTP/1.0 200 OK\\r\\nContent-Length: {}\\r\\n\\r\\n{body}' | nc -l -p {port}; done",
