@@ -576,7 +576,7 @@ impl Follow {
                         Ok(true) if self.query.tail.is_none() => {}
                         Ok(_) if self.query.follow => self.stage = Stage::Grow,
                         Ok(_) => self.stage = Stage::Over,
-                        Err(error) => return self.broken(error),
+                        Err(error) => return self.broken(error).await,
                     }
                 }
                 Stage::Grow => {
@@ -596,7 +596,7 @@ impl Follow {
                     match self.read(Reader::more).await {
                         Ok(true) => {}
                         Ok(false) => tokio::time::sleep(Self::PAUSE).await,
-                        Err(error) => return self.broken(error),
+                        Err(error) => return self.broken(error).await,
                     }
                 }
                 Stage::Last => match self.read(Reader::more).await {
@@ -607,14 +607,19 @@ impl Follow {
                             return Some((Err(error), self));
                         }
                     }
-                    Err(error) => return self.broken(error),
+                    Err(error) => return self.broken(error).await,
                 },
             }
         }
     }
 
-    fn broken(mut self, error: Error) -> Option<(Result<LogLine>, Self)> {
+    /// A guest's log goes with its machine: that the sandbox is gone is then the better reason.
+    async fn broken(mut self, error: Error) -> Option<(Result<LogLine>, Self)> {
         self.stage = Stage::Over;
+        let error = match self.error.take() {
+            Some(gone) => gone,
+            None => self.address.connect().await.err().unwrap_or(error),
+        };
         Some((Err(error), self))
     }
 

@@ -47,7 +47,7 @@
 //! # What is not there yet
 //!
 //! [`Isolation::capability`] says it too: containers' user 0 is the guest's; what containers write to their root counts as
-//! memory; no KVM, so no boundary.
+//! memory; no KVM, so no boundary. A frozen guest that another program takes over goes on.
 
 mod initramfs;
 mod jail;

@@ -317,6 +317,7 @@ async fn the_contract_holds_in_guests() {
     suite::process::exit_codes(&harness).await;
     suite::exec::exec_terminal(&harness).await;
     suite::logs::log_of_all_attempts(&harness).await;
+    suite::logs::log_follow_of_a_lost_sandbox(&harness).await;
     suite::volumes::read_only_root(&harness).await;
     suite::resources::out_of_memory(&harness).await;
     suite::crash::lost_sandboxes(&harness).await;
